@@ -1,0 +1,1 @@
+"""Shared types: no models, no input or output."""

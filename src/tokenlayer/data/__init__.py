@@ -1,0 +1,1 @@
+"""Texts in and out: streamed documents and their counts."""

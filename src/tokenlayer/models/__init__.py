@@ -1,0 +1,1 @@
+"""Tokenizer files and Hugging Face checkpoints: read, score, change rows, save."""

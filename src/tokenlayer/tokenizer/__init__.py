@@ -1,0 +1,1 @@
+"""Make a tokenizer, look into one."""

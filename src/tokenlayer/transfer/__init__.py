@@ -1,0 +1,1 @@
+"""Give a trained model another tokenizer."""
