@@ -47,11 +47,14 @@ def test_mixing_happens_in_float32():
     assert mixed.item() != 1.0 or torch.tensor(1 + 2**-8).bfloat16().item() == 1.0
 
 
-def test_padding_appends_zero_rows():
-    plan = RowPlan.from_rows([{0: 1.0}], ["copy"], 2).padded(4)
-    assert plan.origin == ("copy", "padding", "padding", "padding")
-    assert plan.apply(torch.ones(2, 3))[1:].abs().sum() == 0
-    assert plan.counts() == {"padding": 3, "copy": 1}
+def test_padding_appends_rows_that_never_win():
+    plan = RowPlan.from_rows([{0: 1.0}, {1: 1.0}], ["copy", "copy"], 2).padded(5)
+    assert plan.origin == ("copy", "copy", "padding", "padding", "padding")
+    new = plan.apply(torch.tensor([[1.0, -3.0], [3.0, -1.0]]))
+    assert new[2:].tolist() == [[2.0, -2.0]] * 3
+    for hidden in torch.randn(50, 2, generator=torch.Generator().manual_seed(0)):
+        assert (new @ hidden).argmax() < 2
+    assert plan.counts() == {"padding": 3, "copy": 2}
 
 
 @pytest.mark.parametrize("kind", ["univariate", "multivariate"])

@@ -65,9 +65,12 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     next_command: str = ""
 
-    def add(self, name: str, value: float, unit: str = "", **rest: Any) -> None:
+    def add(
+        self, name: str, value: float | int, unit: str = "", *, baseline: float | int | None = None, **rest: Any
+    ) -> None:
         """Adds one `Metric`; `rest` are its other fields."""
-        self.metrics.append(Metric(name, float(value), unit, **rest))
+        compared = None if baseline is None else float(baseline)
+        self.metrics.append(Metric(name, float(value), unit, compared, **rest))
 
     def add_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], note: str = "") -> None:
         """Adds one `Table`."""

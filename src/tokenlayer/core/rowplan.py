@@ -108,7 +108,10 @@ class RowPlan:
         return dict(zip(columns, values, strict=True))
 
     def padded(self, rows: int) -> "RowPlan":
-        """Returns the plan with zero rows of origin `"padding"` appended up to `rows` rows.
+        """Returns the plan with mean rows of origin `"padding"` appended up to `rows` rows.
+
+        A mean row scores the mean of the ordinary logits, which is never the largest one: greedy decoding cannot
+        choose padding, as it could with zero rows under negative logits.
 
         Raises:
             VocabMismatch: `rows` is fewer than the plan has.
@@ -117,8 +120,10 @@ class RowPlan:
         if missing < 0:
             raise VocabMismatch(f"cannot pad a plan of {self.new_vocab} rows to {rows} rows")
         starts = self.weights.crow_indices()
-        longer = torch.cat([starts, starts[-1:].expand(missing)])
-        weights = _csr(longer, self.weights.col_indices(), self.weights.values(), (rows, self.old_vocab + 1))
+        longer = torch.cat([starts, starts[-1] + torch.arange(1, missing + 1)])
+        columns = torch.cat([self.weights.col_indices(), torch.full((missing,), self.old_vocab)])
+        shares = torch.cat([self.weights.values(), torch.ones(missing)])
+        weights = _csr(longer, columns, shares, (rows, self.old_vocab + 1))
         return replace(self, weights=weights, origin=self.origin + ("padding",) * missing)
 
     def apply(self, old: Float[Tensor, "rows dim"]) -> Float[Tensor, "new_vocab dim"]:

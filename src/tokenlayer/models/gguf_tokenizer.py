@@ -5,11 +5,13 @@ table in llama.cpp's `llama-vocab.cpp`), not the pre-tokenizer itself. A name th
 a wrong split gives other ids without a word.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenlayer.core.errors import BadTokenizer, MissingExtra
 from tokenlayer.core.pretokenizers import pre_tokenizer
+from tokenlayer.core.tokenizer_json import components
 from tokenlayer.models import sentencepiece_file as spm
 
 # llama.cpp, src/llama-vocab.cpp: pre-tokenizer names and the split they stand for.
@@ -146,3 +148,28 @@ def _roles(meta: dict[str, Any], size: int) -> dict[str, int]:
     keys = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding", "sep": "seperator", "mask": "mask"}
     found = {role: meta.get(f"tokenizer.ggml.{key}_token_id") for role, key in keys.items()}
     return {role: i for role, i in found.items() if isinstance(i, int) and 0 <= i < size}
+
+
+def pre_tokenizer_name(data: Mapping[str, Any]) -> str | None:
+    """The name under which llama.cpp knows the split of a byte-level tokenizer.json, or None.
+
+    Without one, converting a swapped model to GGUF fails ("BPE pre-tokenizer was not recognized") or cuts text
+    in another way.
+    """
+    wanted = _signature(data.get("pre_tokenizer"))
+    return next((name for name, preset in PRE.items() if _signature(pre_tokenizer(preset)) == wanted), None)
+
+
+def _signature(part: Any) -> tuple[Any, ...]:
+    """What decides the cut: patterns, digit rule, and whether ByteLevel splits by itself."""
+    steps: list[Any] = []
+    for step in components(part):
+        if step.get("type") == "Split":
+            steps.append(str((step.get("pattern") or {}).get("Regex")))
+        elif step.get("type") == "Digits":
+            steps.append(("digits", step.get("individual_digits")))
+        elif step.get("type") == "ByteLevel":
+            steps.append(("bytes", step.get("use_regex", True), step.get("add_prefix_space", False)))
+        elif step.get("type") != "Sequence":
+            steps.append(step.get("type"))
+    return tuple(steps)

@@ -24,15 +24,14 @@ class Head:
         vocab: number of rows that belong to tokens; the rows after them are padding and get no probability.
     """
 
-    module: nn.Module
+    module: nn.Linear
     adjust: Callable[[Tensor], Tensor]
     vocab: int
 
     def logits(self, hidden: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens vocab"]:
         """Logits of the tokens (not of padded rows) in float32."""
-        weight = self.module.weight[: self.vocab]
-        bias = getattr(self.module, "bias", None)
-        raw = nn.functional.linear(hidden, weight, None if bias is None else bias[: self.vocab])
+        weight, bias = self.module.weight, getattr(self.module, "bias", None)
+        raw = nn.functional.linear(hidden, weight[: self.vocab], None if bias is None else bias[: self.vocab])
         return self.adjust(raw.float())
 
 
@@ -74,11 +73,11 @@ def captured_hidden(head: Head) -> Iterator[list[Tensor]]:
         seen.append(hidden)
         return hidden[..., :1]
 
-    head.module.forward = capture
+    head.module.forward = capture  # type: ignore[method-assign, assignment]
     try:
         yield seen
     finally:
-        del head.module.forward
+        del head.module.forward  # the class's own is back
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.scores import TokenScores
+from tokenlayer.models.loading import PAD_COUNTS_POSITIONS
 from tokenlayer.models.losses import Head, TileScores, captured_hidden, check_head, head_of, linear_scores
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 
@@ -252,7 +253,7 @@ def _fit(config: WindowConfig, model: nn.Module) -> WindowConfig:
     """The window cut down to the positions that the model has."""
     text = getattr(model.config, "text_config", model.config)
     most = getattr(text, "max_position_embeddings", None) or config.window
-    if getattr(text, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
+    if getattr(text, "model_type", "") in PAD_COUNTS_POSITIONS:
         most -= 2  # positions start after the padding id
     if config.window <= most:
         return config

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tokenlayer.core.errors import BadTokenizer, TokenLayerError
 from tokenlayer.core.spelling import read_vocab, split_broken
 from tokenlayer.core.vocab import ROLES, ByteVocab
+from tokenlayer.models.tokenizer_edit import with_added, with_exchanged_ids
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -109,14 +110,14 @@ class LoadedTokenizer:
         """Returns a copy with new control tokens appended after the last id."""
         if not names:
             return self
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        added = [{"id": len(self.vocab) + n, "content": name, **flags} for n, name in enumerate(names)]
-        data = {**self.data, "added_tokens": [*(self.data.get("added_tokens") or []), *added]}
-        vocab = self.data["model"].get("vocab")
-        holes = isinstance(vocab, dict) and len(self.vocab) != self.backend.get_vocab_size()
-        if holes:  # the library would number an added token by the count of tokens and fall into a gap
-            data["model"] = {**self.data["model"], "vocab": {**vocab, **{t["content"]: t["id"] for t in added}}}
-        return replace(self, data=data, roles=self.vocab.roles)
+        ids = {name: len(self.vocab) + n for n, name in enumerate(names)}
+        return replace(self, data=with_added(self.data, ids), roles=self.vocab.roles)
+
+    def with_exchanged(self, one: int, other: int) -> "LoadedTokenizer":
+        """Returns a copy in which two tokens have each other's id; every text keeps its pieces."""
+        moved = {one: other, other: one}
+        roles = {role: moved.get(i, i) for role, i in self.vocab.roles.items()}
+        return replace(self, data=with_exchanged_ids(self.data, one, other, self.vocab), roles=roles)
 
 
 def load_tokenizer(where: str | Path, *, pre_tokenizer: str | None = None) -> LoadedTokenizer:

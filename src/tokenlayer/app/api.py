@@ -1,0 +1,58 @@
+"""The library's entries in Python: each command is one of these calls."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenlayer.core.report import Report
+
+
+def swap(
+    model: str | Path,
+    tokenizer: str | Path,
+    out: str | Path,
+    *,
+    eval: Sequence[str] = (),
+    eval_bytes: int = 20_000,
+    generate: Sequence[str] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Gives a model another tokenizer, writes an ordinary folder with report and model card.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        tokenizer: folder, tokenizer.json, SentencePiece model, tiktoken ranks, GGUF or hub id.
+        out: the folder to write.
+        eval: `FILE[:LANG]` of each text to score before and after.
+        eval_bytes: bytes of each text that are scored.
+        generate: prompts to continue greedily before and after.
+        force: replace an existing folder.
+        dry_run: report the plan, write nothing.
+        quiet: no progress bars.
+        options: the other fields of `tokenlayer.transfer.swap.SwapConfig`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    from tokenlayer.app.progress import steps
+    from tokenlayer.app.report import write_report_files
+    from tokenlayer.data.sources import parse_eval_spec
+    from tokenlayer.transfer.swap import SwapConfig, read_texts
+    from tokenlayer.transfer.swap import swap as run
+
+    texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
+    config = SwapConfig(texts=texts, prompts=tuple(generate), **options)
+    with steps(quiet) as progress:
+        return run(
+            model,
+            tokenizer,
+            Path(out),
+            config,
+            force=force,
+            dry_run=dry_run,
+            finish=write_report_files,
+            progress=progress,
+        )

@@ -1,0 +1,76 @@
+"""`tokenlayer transfer`: give a model another tokenizer."""
+
+from typing import Annotated
+
+import typer
+
+from tokenlayer.app.cli import common
+
+app = typer.Typer(help="Give a model another tokenizer.")
+
+EXAMPLE = """\b
+Example:
+  tokenlayer swap HuggingFaceTB/SmolLM2-135M ./turkish/tokenizer.json \\
+      --out smol-tr --eval news-tr.txt:tr --generate "Bir zamanlar"
+"""
+
+
+@app.callback()
+def transfer() -> None:
+    """Give a model another tokenizer."""
+
+
+@app.command("swap", epilog=EXAMPLE)
+def swap(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder or hub id.")],
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder, hub id or tokenizer.json.")],
+    *,
+    out: common.Out,
+    init: Annotated[str, typer.Option(help="How new rows are made; see `tokenlayer list transfer`.")] = "pieces",
+    evaluate: Annotated[
+        list[str] | None,
+        typer.Option("--eval", metavar="FILE[:LANG]", help="Text to score before and after. Repeat for more."),
+    ] = None,
+    eval_bytes: Annotated[int, typer.Option(min=1, help="Bytes scored of each text.")] = 20_000,
+    generate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PROMPT", help="Continue PROMPT greedily before and after. Repeat for more."),
+    ] = None,
+    specials: Annotated[
+        str, typer.Option(help="Control tokens that the model uses and TOKENIZER lacks: add, keep.")
+    ] = "add",
+    pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
+    pad_multiple: Annotated[int, typer.Option(min=1, help="Round the number of rows up to a multiple of this.")] = 1,
+    dtype: common.Dtype = None,
+    device: common.Device = "cpu",
+    seed: common.Seed = 0,
+    config: common.Config = None,
+    dry_run: common.DryRun = False,
+    force: common.Force = False,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Give MODEL another tokenizer and write a normal checkpoint."""
+    from tokenlayer.app import api
+    from tokenlayer.app.render import render
+
+    report = api.swap(
+        model,
+        tokenizer,
+        out,
+        init=init,
+        eval=evaluate or [],
+        eval_bytes=eval_bytes,
+        generate=generate or [],
+        specials=specials,
+        pre_tokenizer=pre_tokenizer,
+        pad_multiple=pad_multiple,
+        dtype=dtype,
+        device=device,
+        seed=seed,
+        dry_run=dry_run,
+        force=force,
+        quiet=quiet or as_json,
+    )
+    render(report, as_json=as_json, quiet=quiet)

@@ -1,0 +1,192 @@
+"""The page report.html: one file, no script, nothing fetched; light and dark by the reader's own setting.
+
+Sections come from the names of metrics, tables and data in the `Report`; what is not there is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tokenlayer.app.format import NUMERIC, cell, change, metric_rows, number, visible
+from tokenlayer.app.report import plots
+from tokenlayer.core.errors import MissingExtra
+from tokenlayer.core.report import Metric, Report, Table
+
+PLACED = {"origin of rows", "special roles", "worst cases"}
+"""Tables with a section of their own; the others follow in the order of the report."""
+FACTS = ("vocab size", "rows", "next-byte agreement", "tokens per second", "table memory", "peak memory", "seconds")
+"""Numbers about the whole run, not about one text; shown at the top."""
+SAMPLE_TOKENS = 600
+TABLE_ROWS = 200
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawing, what it shows, and its numbers for those who cannot see it or want to copy them."""
+
+    title: str
+    text: str
+    svg: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    legend: Sequence[tuple[str, str]] = field(default=())
+    """(style sheet variable, what it stands for)."""
+
+
+def html_page(report: Report) -> str:
+    """Returns the page.
+
+    Raises:
+        MissingExtra: Jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtra("Jinja2", "report", "the page report.html") from error
+    environment = Environment(
+        loader=PackageLoader("tokenlayer.app.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {"cell": cell, "visible": visible}
+    found: str = environment.get_template("page.html.j2").render(
+        report=report,
+        facts=_facts(report),
+        plots=[plot for draw in DRAWN if (plot := draw(report))],
+        tables=[t for t in report.tables if t.name not in PLACED and t.rows],
+        worst=_find_table(report, "worst cases"),
+        roles=_find_table(report, "special roles"),
+        samples=_samples(report),
+        checks=report.data.get("checks") or [],
+        continuations=report.data.get("continuations") or [],
+        numbers=metric_rows(report),
+        settings=_settings(report.settings),
+        command=report.settings.get("command", ""),
+        versions=report.settings.get("versions") or {},
+        most_rows=TABLE_ROWS,
+        numeric=NUMERIC,
+    )
+    return found
+
+
+def _facts(report: Report) -> list[tuple[str, str, str]]:
+    """(name, value, what it was) of the numbers that are about the whole run."""
+    facts = []
+    for name in FACTS:
+        for m in report.metrics:
+            if m.name == name and not m.source:
+                was = "" if m.baseline is None else f"was {number(m.baseline, m.unit, m.name)}"
+                facts.append((name, number(m.value, m.unit, m.name), was))
+    return facts
+
+
+def _saved(report: Report) -> Plot | None:
+    """Tokens per byte before and after, as a share: 1 - before / after of bytes per token."""
+    found = _compared(report, "bytes per token")
+    saved = [(m.source, 1 - before / m.value) for m, before in found if m.value > 0]
+    if not saved:
+        return None
+    rows = [
+        (m.source, number(before, "", m.name), number(m.value, "", m.name), f"{100 * s:+.1f} %")
+        for (m, before), (_, s) in zip(found, saved, strict=False)
+    ]
+    return Plot(
+        "Tokens saved",
+        "How many fewer tokens the same text needs. Fewer tokens: a longer reach and a cheaper answer.",
+        plots.saved_tokens(saved),
+        ["text", "bytes per token before", "after", "saved"],
+        rows,
+    )
+
+
+def _bits(report: Report) -> Plot | None:
+    found = _compared(report, "bits per byte") or _compared(report, "pseudo bits per byte")
+    if not found:
+        return None
+    rows = [(m.source, *(number(v, "", m.name) for v in (before, m.value)), change(m)) for m, before in found]
+    name = found[0][0].name
+    return Plot(
+        f"{name.capitalize()}, before and after",
+        "What the model pays to predict each byte of the text. Lower is better; it compares across vocabularies.",
+        plots.before_after([(m.source, before, m.value) for m, before in found], name),
+        ["text", "before", "after", "change"],
+        rows,
+        [("before", "before"), ("after", "after")],
+    )
+
+
+def _origin(report: Report) -> Plot | None:
+    table = _find_table(report, "origin of rows")
+    if table is None:
+        return None
+    rules = [(cell(row[0]), float(row[1])) for row in table.rows]
+    return Plot(
+        "Where the new rows come from",
+        table.note or "The rule that filled each row of the new embedding table.",
+        plots.stacked(rules),
+        table.columns,
+        [[cell(v, c) for v, c in zip(row, table.columns, strict=True)] for row in table.rows],
+        [(f"c{i % 8 + 1}", f"{name} {number(count)}") for i, (name, count) in enumerate(rules)],
+    )
+
+
+def _lengths(report: Report) -> Plot | None:
+    found = report.data.get("token_lengths") or {}
+    source, target = found.get("source"), found.get("target")
+    if not source or not target:
+        return None
+    lengths = sorted({int(n) for n in [*source, *target]})
+    return Plot(
+        "Length of tokens",
+        "Share of the vocabulary by the number of bytes that a token stands for.",
+        plots.token_lengths(source, target),
+        ["bytes", "source tokens", "target tokens"],
+        [[str(n), number(source.get(str(n), 0)), number(target.get(str(n), 0))] for n in lengths],
+        [("before", "source tokenizer"), ("after", "target tokenizer")],
+    )
+
+
+DRAWN = (_saved, _bits, _origin, _lengths)
+
+
+def _compared(report: Report, name: str) -> list[tuple[Metric, float]]:
+    """The metrics of that name that have a baseline, with it; a text is called with its language."""
+    languages = report.data.get("languages") or {}
+    found = [(m, m.baseline) for m in report.metrics if m.name == name and m.baseline]
+    return [(replace(m, source=_text_name(m.source, languages.get(m.source))), before) for m, before in found]
+
+
+def _text_name(source: str, language: str | None) -> str:
+    return f"{source} ({language})" if language and language != source else visible(source)
+
+
+def _find_table(report: Report, name: str) -> Table | None:
+    return next((t for t in report.tables if t.name == name and t.rows), None)
+
+
+def _samples(report: Report) -> list[dict[str, Any]]:
+    """The same text cut by both tokenizers: spans of (shown text, hover text)."""
+    found = report.data.get("sample") or []
+    return [
+        {
+            "name": one.get("text name", ""),
+            "cuts": [
+                (side, len(one[side]), [_span(*token) for token in one[side][:SAMPLE_TOKENS]])
+                for side in ("source", "target")
+            ],
+        }
+        for one in ([found] if isinstance(found, dict) else found)
+    ]
+
+
+def _span(text: str, token_id: int) -> tuple[str, str]:
+    """What is shown, and what is said on hover: bytes are left out where the text stands for half a character."""
+    raw = b"" if "\ufffd" in text else text.encode("utf-8", "surrogatepass")
+    return visible(text).replace("⏎", "⏎\n"), f"id {token_id}" + (f" · bytes {raw.hex(' ')}" if raw else "")
+
+
+def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value in reading order; the command and the versions have places of their own."""
+    return [(k, cell(v)) for k, v in settings.items() if k not in ("command", "versions") and v not in (None, "", [])]

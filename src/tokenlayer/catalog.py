@@ -1,0 +1,76 @@
+"""The table of the published systems that work here, one entry each; nothing is imported until it is used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from tokenlayer.core.errors import choose
+
+ROOMS = {
+    "tokenizer": "Make a tokenizer from your own text.",
+    "transfer": "Give a model another tokenizer.",
+}
+"""The rooms that have commands, with what a user comes to them for."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One published method: where it lives, what it is called, how it is run."""
+
+    slug: str
+    """Its name in commands, file names and docs pages."""
+    room: str
+    """The package that holds it: `tokenlayer.<room>`."""
+    title: str
+    """What it does, in a few words."""
+    paper: str
+    """Authors, title, venue."""
+    year: int
+    entry: str
+    """`module:function`."""
+    command: str
+    """What to type after `tokenlayer`."""
+    config: str | None = None
+    """`module:Class` of a frozen dataclass whose defaults are the paper's, or None if there is nothing to set."""
+    extra: str | None = None
+    """The extra to install, as in `pip install 'tokenlayer[extra]'`, or None."""
+
+    def load_entry(self) -> Callable[..., Any]:
+        """Imports the function."""
+        found: Callable[..., Any] = _load(self.entry)
+        return found
+
+    def load_config(self) -> type[Any] | None:
+        """Imports the config class, if there is one."""
+        found: type[Any] | None = _load(self.config) if self.config else None
+        return found
+
+
+SYSTEMS: tuple[System, ...] = (
+    System(
+        slug="pieces",
+        room="transfer",
+        title="rows as the mean of the source tokens that spell a new one",
+        paper="Gee et al., Fast Vocabulary Transfer for Language Model Compression, EMNLP Industry 2022",
+        year=2022,
+        entry="tokenlayer.transfer.pieces:pieces",
+        command="swap --init pieces",
+        config="tokenlayer.transfer.pieces:PiecesConfig",
+    ),
+)
+
+
+def find(slug: str) -> System:
+    """Returns the system of that name.
+
+    Raises:
+        BadOption: no such system; names the nearest.
+    """
+    choose("the system", slug, [s.slug for s in SYSTEMS])
+    return next(s for s in SYSTEMS if s.slug == slug)
+
+
+def _load(address: str) -> Any:
+    module, name = address.split(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,286 @@
+"""The main job: give a checkpoint another tokenizer, check the result, say what it cost."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tokenlayer.core.errors import BadOption, BadText, VocabMismatch, choose
+from tokenlayer.core.outputs import check_free, check_room, fresh_folder
+from tokenlayer.core.report import Report
+from tokenlayer.core.rowplan import RowPlan
+from tokenlayer.models.checkpoint import Checkpoint
+from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
+from tokenlayer.models.compare import EvalText, Side, measure
+from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model
+from tokenlayer.models.safetensors_io import read_json
+from tokenlayer.models.score import WindowConfig, start_token
+from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
+from tokenlayer.models.verify import verify_checkpoint
+from tokenlayer.transfer import swap_report
+from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
+from tokenlayer.transfer.target import Target, prepare_target
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, units done and units in all."""
+
+
+@dataclass(frozen=True)
+class SwapConfig:
+    """How a swap is done and what is measured."""
+
+    init: str = "pieces"
+    """How new rows are made: a name in `tokenlayer list transfer`."""
+    specials: str = "add"
+    """`add` appends control tokens that the model uses and the target lacks; `keep` only reports them."""
+    pad_multiple: int = 1
+    """Rows are padded up to a multiple of this."""
+    texts: tuple[EvalText, ...] = ()
+    """Texts to score before and after."""
+    prompts: tuple[str, ...] = ()
+    """Prompts to continue greedily before and after."""
+    window: WindowConfig = field(default_factory=WindowConfig)
+    """How texts are cut for scoring."""
+    dtype: str | None = None
+    """Type in which the models run for scoring; None is float32 on a CPU, the stored type elsewhere."""
+    device: str = "cpu"
+    """Where the models run for scoring."""
+    seed: int = 0
+    """For initialisers that draw rows."""
+    pre_tokenizer: str | None = None
+    """Pre-tokenizer of a bare tiktoken rank file."""
+
+    def __post_init__(self) -> None:
+        choose("init", self.init, INITIALISERS)
+        if self.pad_multiple < 1:
+            raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1")
+        names = [t.name for t in self.texts]
+        if len(set(names)) != len(names):
+            raise BadOption(f"two texts have one name: {sorted(names)}", hint="give each --eval file its own name")
+        for text in self.texts:
+            if not text.text.strip():
+                raise BadText(f"the text {text.name} is empty", hint="give an --eval file with some text in it")
+
+
+def swap(
+    model: str | Path,
+    tokenizer: str | Path,
+    out: Path,
+    config: SwapConfig | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    finish: Callable[[Report, Path], None] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Gives a model another tokenizer and writes an ordinary Hugging Face folder.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        tokenizer: folder, tokenizer.json, SentencePiece model, tiktoken ranks, GGUF or hub id.
+        out: the folder to write; it appears only when everything is written and checked.
+        config: see `SwapConfig`.
+        force: replace an existing folder that we (or `save_pretrained`) wrote.
+        dry_run: plan and report, write nothing.
+        finish: called with the report and the unfinished folder, to put files beside the weights.
+        progress: see `Progress`.
+
+    Returns:
+        The report: rows by origin, special roles, numbers before and after.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    config = config or SwapConfig()
+    began = time.perf_counter()
+    check_device(config.device)
+    if not dry_run:
+        check_free(out, force=force)
+    target_files = load_tokenizer(tokenizer, pre_tokenizer=config.pre_tokenizer)
+    with opened_model(model, out.absolute().parent) as source:
+        job = _plan(source, target_files, config)
+        report = swap_report.begin(job, config, out)
+        if dry_run:
+            report.add("seconds", time.perf_counter() - began, "s")
+            return report
+        check_room(out, needed_bytes(source.checkpoint, job.rows, out=out), "the new checkpoint")
+        before = _side(job, config, progress)
+        with fresh_folder(out, force=force) as folder:
+            report.warnings += _write(job, folder, report)
+            after = _side(job, config, progress, written=folder)
+            swap_report.complete(report, job, config, before, after)
+            report.add("seconds", time.perf_counter() - began, "s")
+            report.add("peak memory", peak_memory_mb(), "MB")
+            if finish is not None:
+                finish(report, folder)
+    return report
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A planned swap.
+
+    Attributes:
+        source: the opened model.
+        target: the target tokenizer, made ready.
+        plan: one row per target token, then padded rows.
+        asked: what the target tokenizer was called.
+    """
+
+    source: OpenedModel
+    target: Target
+    plan: RowPlan
+    asked: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of the new tables, padded rows included."""
+        return self.plan.new_vocab
+
+    def tables(self) -> dict[str, Tensor]:
+        """New input rows, output rows and biases by tensor name; each is made when asked, in the stored dtype."""
+        checkpoint = self.source.checkpoint
+        made = {}
+        for name in checkpoint.rows.names:
+            old = checkpoint.read(name)
+            made[name] = self.plan.apply(old) if old.ndim == 2 else self.plan.apply(old[:, None])[:, 0].contiguous()
+        return made
+
+
+def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> Job:
+    _check_rows(source.checkpoint, source.tokenizer)
+    target = prepare_target(source.tokenizer, wanted, config.specials, source.fixed_pad)
+    plan = make_plan(config.init, target.pair, config.seed)
+    rows = -(-len(target.tokenizer.vocab) // config.pad_multiple) * config.pad_multiple
+    return Job(source, target, plan.padded(rows), wanted.where)
+
+
+def _check_rows(checkpoint: Checkpoint, tokenizer: LoadedTokenizer) -> None:
+    size, rows = len(tokenizer.vocab), checkpoint.rows.rows
+    if size <= rows:
+        return
+    label = tokenizer.vocab.label(rows)
+    raise VocabMismatch(
+        f"the tokenizer of {checkpoint.folder} has {size} tokens, the model has {rows} rows; "
+        f"the first token without a row is {label}",
+        hint="this tokenizer does not belong to this model, or tokens were added without resizing the model",
+    )
+
+
+def _write(job: Job, folder: Path, report: Report) -> list[str]:
+    """Writes the checkpoint and reads it back; returns notes of the writing."""
+    tables = job.tables()
+    checkpoint = job.source.checkpoint
+    notes = write_checkpoint(
+        checkpoint,
+        folder,
+        rows=tables,
+        vocab_size=job.rows,
+        special_ids=_special_ids(job),
+        files=job.target.files(job.source.tokenizer),
+        token_map=job.target.token_map,
+    )
+    report.data["checks"] = verify_checkpoint(folder, checkpoint, tables, job.target.tokenizer)
+    return notes
+
+
+def _special_ids(job: Job) -> Mapping[str, int | list[int] | None]:
+    """Ids by role; a model that stops at several tokens goes on stopping at each that the target has."""
+    ids = job.target.special_ids()
+    folder = job.source.checkpoint.folder / "generation_config.json"
+    stops = (read_json(folder) if folder.is_file() else {}).get("eos_token_id")
+    stops = stops if stops is not None else job.source.checkpoint.text_config.get("eos_token_id")
+    if isinstance(stops, list):
+        mapped = [job.target.token_map[i] for i in stops if i in job.target.token_map]
+        if mapped:
+            ids["eos_token_id"] = list(dict.fromkeys(mapped))
+    return ids
+
+
+def _side(job: Job, config: SwapConfig, progress: Progress | None, *, written: Path | None = None) -> Side:
+    """Loads the source, or what was written, whole with plain transformers and measures it.
+
+    Nothing is loaded when there are neither texts nor prompts.
+    """
+    if not config.texts and not config.prompts:
+        return Side()
+    checkpoint = job.source.checkpoint
+    tokenizer = job.source.tokenizer if written is None else job.target.tokenizer
+    start = start_token(job.source.tokenizer)
+    if written is not None and start is not None:
+        start = job.target.token_map.get(start, start_token(tokenizer))
+    step = "scoring before the swap" if written is None else "scoring after the swap"
+    model, _ = load_model(written or checkpoint.folder, checkpoint.kind, dtype=config.dtype, device=config.device)
+    return measure(
+        model,
+        tokenizer,
+        checkpoint.kind,
+        config.texts,
+        config.prompts,
+        start_id=start,
+        config=config.window,
+        progress=_counted(step, tokenizer, config.texts, progress),
+    )
+
+
+def _counted(
+    step: str, tokenizer: LoadedTokenizer, texts: Sequence[EvalText], progress: Progress | None
+) -> Callable[[str, int], None] | None:
+    """Turns "so far in this text" into "so far in all texts"."""
+    if progress is None:
+        return None
+    sizes = [len(tokenizer.encode(one.text)) for one in texts]
+    before = {one.name: sum(sizes[:at]) for at, one in enumerate(texts)}
+    return lambda name, done: progress(step, before[name] + done, sum(sizes))
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def settings_of(config: SwapConfig) -> dict[str, Any]:
+    """The config as plain values; texts by name and size, not by content."""
+    plain = asdict(replace(config, texts=()))
+    plain["texts"] = [f"{t.name}:{t.language}" if t.language else t.name for t in config.texts]
+    return plain
+
+
+def read_texts(paths: Sequence[tuple[Path, str]], most_bytes: int) -> tuple[EvalText, ...]:
+    """Reads the first `most_bytes` of each file as a text to score, cut at a whole character.
+
+    Raises:
+        BadText: a file is missing, empty, or not UTF-8.
+    """
+    texts = []
+    for path, language in paths:
+        texts.append(EvalText(path.name, _read_text(path, most_bytes), language))
+    return tuple(texts)
+
+
+def _read_text(path: Path, most_bytes: int) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise BadText(f"cannot read {path}: {error.strerror}", hint="check the path given to --eval") from error
+    whole = len(data) > most_bytes
+    data = data[:most_bytes]
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if not (whole and error.start >= len(data) - 3):
+            raise BadText(
+                f"{path} is not UTF-8 at byte {error.start} (0x{data[error.start]:02x})",
+                hint="convert it first, for example with iconv -t UTF-8",
+            ) from error
+        text = data[: error.start].decode("utf-8")
+    if not text.strip():
+        raise BadText(f"{path} is empty", hint="give an --eval file with some text in it")
+    return text
