@@ -28,7 +28,7 @@ SENTENCES = {
     "vi": "Tất cả mọi người sinh ra đều được tự do và bình đẳng về nhân phẩm và quyền.",
     "sw": "Watu wote wamezaliwa huru, hadhi na haki zao ni sawa.",
     "yo": "Gbogbo ènìyàn ni a bí ní òmìnira; iyì àti ẹ̀tọ́ kọ̀ọ̀kan sì dọ́gba.",
-    "code": "def f(x):\n\treturn [i**2 for i in range(10)]  # squares\n\n\nif __name__ == '__main__':\n    print(f(3))\r\n",
+    "code": "def f(x):\n\treturn [i**2 for i in range(10)]  # x\n\n\nif __name__ == '__main__':\n    print(f(3))\r\n",
     "emoji": "👩‍👩‍👧‍👦 🇫🇮 👍🏽 ❤️ ok 🤖",
     "numbers": "In 2024, 1234567.89 + 0x1F = 3,14 and 10 000 €",
     "spaces": "  two  spaces,\ttab,\n\n\nlines,\u00a0nbsp,\u3000wide,\u200bzero ",

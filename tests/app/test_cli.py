@@ -117,7 +117,9 @@ def test_results_on_stdout_and_prose_on_stderr(run, swaps):
 
 def test_flags_win_over_the_config_file(run, swaps, tmp_path):
     file = tmp_path / "swap.toml"
-    file.write_text('model = "M"\ntokenizer = "T"\nout = "O"\neval = ["a", "b:en"]\neval_bytes = 5\ndry-run = true\nseed = 1\n')
+    file.write_text(
+        'model = "M"\ntokenizer = "T"\nout = "O"\neval = ["a", "b:en"]\neval_bytes = 5\ndry-run = true\nseed = 1\n'
+    )
     code, _, err = run("swap", "--config", file, "--seed", "9")
     assert code == 0, err
     found = swaps[0]
@@ -152,8 +154,16 @@ def test_bad_config_file(run, swaps, tmp_path, text, message):
         (("swap", "M"), "Missing argument 'TOKENIZER'.", "tokenlayer swap --help"),
         (("swap", "M", "T"), "Missing option '--out'.", "tokenlayer swap --help"),
         (("transfer", "swap", "M", "T", "--otu", "x"), "No such option: --otu", "tokenlayer transfer swap --help"),
-        (("swap", "M", "T", "--out", "O", "--eval-bytes", "0"), "Invalid value for '--eval-bytes'", "tokenlayer swap --help"),
-        (("list", "tranfser"), "the room is 'tranfser', expected one of: tokenizer, transfer", "did you mean 'transfer'?"),
+        (
+            ("swap", "M", "T", "--out", "O", "--eval-bytes", "0"),
+            "Invalid value for '--eval-bytes'",
+            "tokenlayer swap --help",
+        ),
+        (
+            ("list", "tranfser"),
+            "the room is 'tranfser', expected one of: tokenizer, transfer",
+            "did you mean 'transfer'?",
+        ),
         (("report", "/nowhere"), "no folder /nowhere", "give the --out of a `tokenlayer swap`"),
     ],
 )

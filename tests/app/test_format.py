@@ -43,6 +43,8 @@ def test_number(value, unit, name, text):
         (Metric("agreement", 0.81, "share", baseline=0.5), "+31.0 points"),
         (Metric("rows", 3.0, "rows", baseline=0.0), "+3"),
         (Metric("rows", 3.0), ""),
+        (Metric("rows", 3.0, baseline=3.0), "same"),
+        (Metric("bits per byte", 5.2364, baseline=5.2369), "−0.0005 (+0.0 %)"),
         (Metric("rows", math.nan, baseline=1.0), ""),
         (Metric("rows", 1.0, baseline=math.inf), ""),
     ],
@@ -129,6 +131,14 @@ def test_toml_leaves_out_none_and_refuses_the_rest():
 
 
 def test_command_line_is_what_one_would_type():
-    flags = {"out": "my out", "eval": ["a:tr", "b"], "eval_bytes": 5, "dtype": None, "force": False, "dry_run": True, "seed": 0}
+    flags = {
+        "out": "my out",
+        "eval": ["a:tr", "b"],
+        "eval_bytes": 5,
+        "dtype": None,
+        "force": False,
+        "dry_run": True,
+        "seed": 0,
+    }
     line = command_line("swap", ["M", "T"], flags)
     assert line == "tokenlayer swap M T --out 'my out' --eval a:tr --eval b --eval-bytes 5 --dry-run --seed 0"

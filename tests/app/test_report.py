@@ -130,6 +130,18 @@ def test_half_characters_have_no_bytes_to_show():
     assert "\\ud800" in page
 
 
+def test_a_character_in_several_tokens_is_shown_once_with_the_bytes_of_each():
+    cut = [["e", 1, "65"], ["\ufffd", 2, "c5"], ["\ufffdit", 3, "9f6974"]]
+    page = html_page(Report("x", data={"sample": {"text name": "t", "source": cut, "target": [["eşit", 9]]}}))
+    spans = re.findall(r'<span title="(.*?)">(.*?)</span>', page)
+    assert spans == [
+        ("id 1 · bytes 65", "e"),
+        ("id 2 · bytes c5", "·"),
+        ("id 3 · bytes 9f 69 74", "şit"),
+        ("id 9 · bytes 65 c5 9f 69 74", "eşit"),
+    ]
+
+
 def test_what_is_not_there_is_left_out():
     page = html_page(Report("nothing yet"))
     assert headings(page) == []
@@ -162,13 +174,22 @@ def test_the_written_settings_repeat_the_run(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(api, "swap", lambda *args, **options: calls.append((args, options)) or Report("x"))
     for file in ((), ("--config", str(tmp_path / "tokenlayer.toml"))):
-        typed = () if file else ("swap", "M", "T", "--out", str(tmp_path), "--eval", "a:tr", "--seed", "4", "--dtype", "bfloat16")
+        typed = (
+            ()
+            if file
+            else ("swap", "M", "T", "--out", str(tmp_path), "--eval", "a:tr", "--seed", "4", "--dtype", "bfloat16")
+        )
         with pytest.raises(SystemExit) as stop:
             main(typed or ("swap", *file))
         assert stop.value.code == 0
         (model, tokenizer, out), options = calls[-1]
         flags = {"model": model, "tokenizer": tokenizer, "out": str(out), **options}
-        write_report_files(Report("x"), tmp_path, flags={k: v for k, v in flags.items() if k != "quiet"})
+        report = Report("x")
+        write_report_files(report, tmp_path, flags={k: v for k, v in flags.items() if k != "quiet"})
+        assert report.settings["command"] == (
+            f"tokenlayer swap M T --out {tmp_path} --eval a:tr --dtype bfloat16 --seed 4"
+        )
+        assert {"python", "torch", "transformers"} <= set(report.settings["versions"])
     assert calls[0] == calls[1]
 
 

@@ -51,7 +51,7 @@ def swap_case(init: str, *, seeded: bool) -> Case:
             ("no such tokenizer", lambda folder: swap(folder, tokenizer=folder / "nowhere"), "nowhere"),
             ("a misspelled name", lambda folder: swap(folder, init=f"{init}x"), f"init is '{init}x', expected one of:"),
             ("a text that is empty", empty_text, "empty.txt is empty"),
-            ("no such text", lambda folder: swap(folder, eval=[str(folder / "no.txt")]), "no.txt does not exist"),
+            ("no such text", lambda folder: swap(folder, eval=[str(folder / "no.txt")]), "no.txt"),
             ("somebody's own folder", taken, "does not look like a checkpoint or tokenizer folder"),
             ("rows that are no multiple", lambda folder: swap(folder, pad_multiple=0), "pad_multiple is 0"),
         ),

@@ -58,7 +58,9 @@ def test_config_has_documented_defaults_and_round_trips_through_toml(system):
     assert config_class.__dataclass_params__.frozen
     source = Path(sys.modules[config_class.__module__].__file__).read_text()
     for field in fields:
-        assert re.search(rf'^    {field.name}: .*\n    """', source, flags=re.MULTILINE), f"{field.name} has no docstring"
+        assert re.search(rf'^    {field.name}: .*\n    """', source, flags=re.MULTILINE), (
+            f"{field.name} has no docstring"
+        )
     assert config_class(**tomllib.loads(toml_text(dataclasses.asdict(config)))) == config
 
 

@@ -57,7 +57,15 @@ def test_labels(tmp_path):
     assert Source("hf:org/name").label == "org/name"
 
 
-@pytest.mark.parametrize(("spec", "message"), [("a=x:b", "has weight 'x', expected a number"), ("a=0:b", "weight 0"), ("a=nan:b", "weight nan"), ("", "is empty")])
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("a=x:b", "has weight 'x', expected a number"),
+        ("a=0:b", "weight 0"),
+        ("a=nan:b", "weight nan"),
+        ("", "is empty"),
+    ],
+)
 def test_bad_sources(spec, message):
     with pytest.raises(BadOption, match=message):
         parse_source(spec)
@@ -135,8 +143,15 @@ def test_code_folder(tmp_path):
     documents = Documents([str(tmp_path)], options=ReadOptions(max_file_bytes=1000))
     assert [(d.id, d.text) for d in documents] == [("b.py", "x = 1\n\n\ny\n"), ("sub/a.py", "z\n")]
     assert documents.tally.skipped == {"binary": 1, "not UTF-8": 1, "larger than 0.001 MB": 1}
-    assert f"1 files were skipped because they are not UTF-8, the first is {tmp_path}/latin.py" in documents.tally.warnings()
+    assert (
+        f"1 files were skipped because they are not UTF-8, the first is {tmp_path}/latin.py"
+        in documents.tally.warnings()
+    )
     (tmp_path / "n.md").write_text("md")
+    (tmp_path / "table.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "x.py.gz").write_bytes(gzip.compress(b"no"))
+    assert texts(tmp_path)[-1] == "z\n"
+    assert Documents([str(tmp_path)]).sources[0].label == tmp_path.name
     assert texts(tmp_path, options=ReadOptions(suffixes=(".md",))) == ["md"]
 
 
@@ -208,7 +223,14 @@ def test_missing_pyarrow_names_the_extra(tmp_path, monkeypatch):
     assert caught.value.hint == "pip install 'tokenlayer[data]'"
 
 
-@pytest.mark.parametrize(("rest", "message"), [({"document": "lines"}, "document is 'lines'"), ({"errors": "ignore"}, "errors is 'ignore'"), ({"suffixes": ("py",)}, "suffix 'py' has no dot")])
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ({"document": "lines"}, "document is 'lines'"),
+        ({"errors": "ignore"}, "errors is 'ignore'"),
+        ({"suffixes": ("py",)}, "suffix 'py' has no dot"),
+    ],
+)
 def test_bad_options(rest, message):
     with pytest.raises(BadOption, match=message):
         ReadOptions(**rest)

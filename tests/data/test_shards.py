@@ -48,7 +48,6 @@ def test_errors_name_the_shard_and_keep_the_rest(tmp_path, shard, message, hint)
     assert names(tmp_path) == ["a", "b", "c"]
 
 
-
 def test_workers_write_the_same_files(tmp_path):
     import shutil
 

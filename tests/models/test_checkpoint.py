@@ -9,8 +9,9 @@ from tests import tiny_models
 from tests.tiny_models import DIM, MAKERS, VOCAB
 
 from tokenlayer.core.errors import BadCheckpoint
+from tokenlayer.models import model_names
 from tokenlayer.models.checkpoint import INDEX, WEIGHTS, open_checkpoint
-from tokenlayer.models.model_names import names_by_class
+from tokenlayer.models.model_names import ModelNames, names_by_class, shallow
 from tokenlayer.models.row_tensors import RowTensors
 from tokenlayer.models.safetensors_io import TensorInfo
 
@@ -206,6 +207,39 @@ def test_architectures_of_any_kind(tmp_path: Path, architectures: object):
     tiny_models.untied_llama(tmp_path)
     tiny_models.edit_json(tmp_path / "config.json", architectures=architectures)
     assert open_checkpoint(tmp_path).rows.names == ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def test_a_model_type_of_any_kind(tmp_path: Path):
+    tiny_models.untied_llama(tmp_path)
+    tiny_models.edit_json(tmp_path / "config.json", architectures=..., model_type=["llama"])
+    assert open_checkpoint(tmp_path).rows.names == ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def test_asking_a_class_does_not_grow_with_the_layers():
+    """Fields with one entry per layer are cut as well."""
+    kinds = ["sliding_attention", "full_attention"] * 20
+    config = transformers.Gemma3TextConfig(num_hidden_layers=40, layer_types=kinds, vocab_size=40).to_dict()
+    cut = shallow(config)
+    assert (cut["num_hidden_layers"], cut["layer_types"], cut["vocab_size"]) == (2, kinds[:2], 40)
+    assert config["num_hidden_layers"] == 40
+    nested = shallow({"text_config": config, "num_hidden_layers": 3})
+    assert (nested["text_config"]["num_hidden_layers"], nested["num_hidden_layers"]) == (2, 2)
+
+
+def test_a_class_that_refuses_two_layers_is_built_whole(monkeypatch: pytest.MonkeyPatch):
+    """Stand-in for stacks whose pattern of layers needs more of them."""
+    config = tiny_models.llama_config(num_hidden_layers=5).to_dict() | {"architectures": ["LlamaForCausalLM"]}
+    build = model_names._build
+
+    def picky(model_class, config):
+        if config["num_hidden_layers"] < 5:
+            raise ValueError("too shallow")
+        return build(model_class, config)
+
+    monkeypatch.setattr(model_names, "_build", picky)
+    names = names_by_class(config)
+    assert isinstance(names, ModelNames)
+    assert names.inputs == ("model.embed_tokens.weight",)
 
 
 def test_a_config_that_its_class_refuses(tmp_path: Path):

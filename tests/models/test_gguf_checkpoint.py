@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-
 from tests import tiny_models
+
 from tokenlayer.core.errors import BadCheckpoint, BadOption, MissingExtra, OutputExists
 from tokenlayer.models.checkpoint import open_checkpoint
 from tokenlayer.models.gguf_checkpoint import convert_gguf

@@ -43,7 +43,8 @@ def swap(
     from tokenlayer.transfer.swap import SwapConfig, read_texts
     from tokenlayer.transfer.swap import swap as run
 
-    texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
+    places = [parse_eval_spec(spec) for spec in eval]
+    texts = read_texts([(Path(place.path), place.group) for place in places], eval_bytes)
     config = SwapConfig(texts=texts, prompts=tuple(generate), **options)
     with steps(quiet) as progress:
         return run(
@@ -56,3 +57,67 @@ def swap(
             finish=write_report_files,
             progress=progress,
         )
+
+
+def learn(
+    sources: Sequence[str],
+    out: str | Path,
+    *,
+    like: str | Path | None = None,
+    suffixes: tuple[str, ...] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Learns a tokenizer from texts and writes an ordinary tokenizer folder.
+
+    Args:
+        sources: `[GROUP[=WEIGHT]:]PATH` of each file or folder of texts.
+        out: the folder to write.
+        like: a tokenizer whose stages, special tokens and roles the new one takes over.
+        suffixes: only these files of a folder.
+        force: replace an existing tokenizer folder.
+        dry_run: only estimate memory.
+        quiet: no progress bar.
+        options: the fields of `tokenlayer.tokenizer.config.LearnConfig`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    from tokenlayer.app.progress import progress_bar
+    from tokenlayer.data.readers import ReadOptions
+    from tokenlayer.tokenizer.config import LearnConfig
+    from tokenlayer.tokenizer.learn import learn as run
+
+    with progress_bar(None, "bytes read", quiet) as advance:
+        return run(
+            sources,
+            Path(out),
+            LearnConfig(**options),
+            like=like,
+            options=ReadOptions(suffixes=suffixes),
+            force=force,
+            dry_run=dry_run,
+            progress=advance,
+        )
+
+
+def doctor(what: str | Path) -> Report:
+    """Says what is inside a model or tokenizer, and what would break in a swap.
+
+    Raises:
+        TokenLayerError: nothing readable is there.
+    """
+    from tokenlayer.app.doctor import doctor as run
+
+    return run(what)
+
+
+def load_report(folder: str | Path) -> Report:
+    """Reads the report that `swap` or `learn` left in a folder.
+
+    Raises:
+        BadText: there is none.
+    """
+    return Report.load(Path(folder) / "tokenlayer.json")

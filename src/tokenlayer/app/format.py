@@ -39,8 +39,10 @@ def change(metric: Metric) -> str:
     if metric.unit == "share":
         return _minus(f"{100 * (metric.value - base):+.1f} points")
     difference = metric.value - base
+    if not difference:
+        return "same"
     text = ("+" if difference >= 0 else "-") + number(abs(difference), metric.unit, metric.name)
-    return _minus(f"{text} ({100 * (metric.value / base - 1):+.1f} %)" if base else text)
+    return _minus(f"{text} ({100 * (metric.value / base - 1):+z.1f} %)" if base else text)
 
 
 def cell(value: Any, column: str = "") -> str:

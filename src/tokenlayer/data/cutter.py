@@ -188,5 +188,11 @@ def _bare(full: str) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     data = json.loads(full)
-    empty = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None, "added_tokens": []}
+    empty: dict[str, Any] = {
+        "normalizer": None,
+        "pre_tokenizer": None,
+        "post_processor": None,
+        "decoder": None,
+        "added_tokens": [],
+    }
     return Tokenizer.from_str(json.dumps({**data, **empty, "truncation": None, "padding": None}))

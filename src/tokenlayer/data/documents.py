@@ -38,8 +38,8 @@ class Documents:
         sources: `Source`s or their spelling, `[GROUP[=WEIGHT]:]PATH`.
         options: how files become documents.
         limit_bytes: at most this many UTF-8 bytes of text, spread over the sources by size times weight and
-            over each source by a hash of seed and document id. Documents are then cut into parts of at most 64 k characters. A
-            source whose size is not known beforehand (stdin, the hub) gives its first documents.
+            over each source by a hash of seed and document id. Documents are then cut into parts of at most 64 k
+            characters. A source whose size is not known beforehand (stdin, the hub) gives its first documents.
         seed: another seed, another sample.
         progress: called with the number of bytes read since the last call.
 

@@ -12,16 +12,19 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tokenlayer.core.errors import BadOption, BadText, MissingExtra, choose
 from tokenlayer.data.sources import COMPRESSED, HUB, STDIN, Source, bare_name
 
 DOCUMENT_KINDS = ("auto", "blank-line", "file", "line")
-CODE_SUFFIXES = tuple(
-    ".py .pyi .js .ts .jsx .tsx .c .h .cc .cpp .hpp .cs .java .kt .scala .go .rs .rb .php .pl .lua .r .jl .swift .m "
-    ".sh .bash .sql .html .css .scss .xml .json .yaml .yml .toml .ini .cfg .md .rst .tex .vue .hs .ml .ex .erl .clj "
-    ".dart .proto .cmake .f90 .asm .s".split()
+CODE_SUFFIXES = (
+    *(".py", ".pyi", ".js", ".ts", ".jsx", ".tsx", ".c", ".h", ".cc", ".cpp"),
+    *(".hpp", ".cs", ".java", ".kt", ".scala", ".go", ".rs", ".rb", ".php", ".pl"),
+    *(".lua", ".r", ".jl", ".swift", ".m", ".sh", ".bash", ".sql", ".html", ".css"),
+    *(".scss", ".xml", ".json", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".md", ".rst"),
+    *(".tex", ".vue", ".hs", ".ml", ".ex", ".erl", ".clj", ".dart", ".proto", ".cmake"),
+    *(".f90", ".asm", ".s"),
 )
 """Files of a folder that are read as one document each, beside the data files in `DATA_SUFFIXES`."""
 DATA_SUFFIXES = (".txt", ".jsonl", ".ndjson", ".parquet")
@@ -97,7 +100,14 @@ def read_source(source: Source, options: ReadOptions, tally: Tally) -> Reader:
         MissingExtra: the format needs pyarrow or datasets.
     """
     if source.path == STDIN:
-        yield from _text(sys.stdin.buffer, "standard input", "stdin", options, tally, by_default="blank-line")
+        yield from _text(
+            cast(io.BufferedIOBase, sys.stdin.buffer),
+            "standard input",
+            "stdin",
+            options,
+            tally,
+            by_default="blank-line",
+        )
     elif source.is_hub:
         yield from _hub(source.path.removeprefix(HUB), options, tally)
     else:
@@ -119,7 +129,9 @@ def existing(path: str) -> Path:
     """
     found = Path(path)
     if not found.exists():
-        raise BadText(f"{path} does not exist", hint="a source is [GROUP[=WEIGHT]:]PATH, hf:NAME, or - for standard input")
+        raise BadText(
+            f"{path} does not exist", hint="a source is [GROUP[=WEIGHT]:]PATH, hf:NAME, or - for standard input"
+        )
     return found
 
 
@@ -147,10 +159,35 @@ def folder_files(folder: Path, options: ReadOptions, tally: Tally) -> Iterator[P
             bare = Path(bare_name(name)).suffix
             if name.startswith(".") or (bare not in wanted and path.suffix not in wanted) or not path.is_file():
                 continue
-            if bare not in DATA_SUFFIXES and path.stat().st_size > options.max_file_bytes:
-                tally.skip(f"larger than {options.max_file_bytes / 1e6:g} MB", path)
+            if path.suffix in COMPRESSED and bare not in DATA_SUFFIXES:
+                continue
+            if why := _unfit_for_folder(path, bare, options):
+                tally.skip(why, path)
             else:
                 yield path
+
+
+def _unfit_for_folder(path: Path, suffix: str, options: ReadOptions) -> str:
+    """Why a file of a folder is left out, or "". Folders of code hold tables and records that are no texts."""
+    if suffix not in DATA_SUFFIXES:
+        return (
+            f"larger than {options.max_file_bytes / 1e6:g} MB" if path.stat().st_size > options.max_file_bytes else ""
+        )
+    there = [options.field]
+    if suffix == ".parquet":
+        there = _open_parquet(path).schema_arrow.names
+    elif suffix in (".jsonl", ".ndjson"):
+        with open_bytes(path) as stream:
+            there = _first_keys(_read(stream.readline, str(path)), there)
+    return "" if options.field in there else f"without a field {options.field!r}"
+
+
+def _first_keys(line: bytes, unknown: list[str]) -> list[str]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return unknown  # reading it will say what is wrong
+    return list(record) if isinstance(record, dict) else unknown
 
 
 def open_bytes(path: Path) -> io.BufferedIOBase:
@@ -165,8 +202,8 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
             pyarrow = _pyarrow("reading .zst files")
             return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"), _IO_BYTES)
         if path.suffix == ".gz":
-            return io.BufferedReader(gzip.open(path, "rb"), _IO_BYTES)  # type: ignore[arg-type]
-        return path.open("rb", buffering=_IO_BYTES)
+            return io.BufferedReader(cast(Any, gzip.open(path, "rb")), _IO_BYTES)
+        return cast(io.BufferedIOBase, path.open("rb", buffering=_IO_BYTES))
     except OSError as error:
         raise BadText(f"cannot open {path}: {error.strerror or error}") from error
 
@@ -201,8 +238,10 @@ def _file_bytes(path: Path, options: ReadOptions) -> int:
 
 
 def _of_folder(path: Path, name: str, options: ReadOptions, tally: Tally) -> Reader:
-    """A code file that is not text is skipped and counted; data files are held to what they promise."""
-    if Path(bare_name(path.name)).suffix in DATA_SUFFIXES or path.suffix in COMPRESSED or options.errors == "replace":
+    """A code file that is not UTF-8 text is skipped and counted; data files are held to what they promise."""
+    large = path.stat().st_size > options.max_file_bytes
+    data_file = path.suffix in COMPRESSED or (path.suffix in DATA_SUFFIXES and (path.suffix != ".txt" or large))
+    if data_file or options.errors == "replace":
         yield from read_file(path, name, options, tally)
         return
     data = _read(path.read_bytes, str(path))
@@ -214,7 +253,8 @@ def _of_folder(path: Path, name: str, options: ReadOptions, tally: Tally) -> Rea
     except UnicodeDecodeError:
         tally.skip("not UTF-8", path)
         return
-    yield from _text(io.BytesIO(data), str(path), name, options, tally, by_default="file")
+    whole = "blank-line" if path.suffix == ".txt" else "file"
+    yield from _text(io.BytesIO(data), str(path), name, options, tally, by_default=whole)
 
 
 def _text(
@@ -285,7 +325,9 @@ def _read(read: Callable[[], bytes], where: str) -> bytes:
     try:
         return read()
     except (OSError, EOFError, ValueError) as error:
-        raise BadText(f"cannot read {where}: {error}", hint="is the file whole? try to decompress it by hand") from error
+        raise BadText(
+            f"cannot read {where}: {error}", hint="is the file whole? try to decompress it by hand"
+        ) from error
 
 
 def _jsonl(stream: io.BufferedIOBase, path: Path, name: str, options: ReadOptions, tally: Tally) -> Reader:
@@ -371,7 +413,10 @@ def _column(names: list[str], wanted: str, where: str) -> int:
 
 def _no_field(where: str, wanted: str, there: list[str]) -> BadText:
     shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
-    return BadText(f"{where} has no field {wanted!r}; it has: {shown or 'none'}", hint=f"name one of them as the field, not {wanted!r}")
+    return BadText(
+        f"{where} has no field {wanted!r}; it has: {shown or 'none'}",
+        hint=f"name one of them as the field, not {wanted!r}",
+    )
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -384,7 +429,9 @@ def _saved_dataset(folder: Path, split: str, options: ReadOptions, tally: Tally)
     found = _datasets(f"reading the data set {folder}").load_from_disk(str(folder))
     if hasattr(found, "values"):
         if not split and len(found) > 1:
-            raise BadText(f"{folder} has the splits {', '.join(found)}", hint=f"name one: hf:{folder}:{next(iter(found))}")
+            raise BadText(
+                f"{folder} has the splits {', '.join(found)}", hint=f"name one: hf:{folder}:{next(iter(found))}"
+            )
         split = split or next(iter(found))
         if split not in found:
             raise BadText(f"{folder} has no split {split!r}; it has: {', '.join(found)}")

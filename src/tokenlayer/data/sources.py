@@ -37,7 +37,7 @@ class Source:
     def __post_init__(self) -> None:
         if not 0 < self.weight <= MAX_WEIGHT:
             raise BadOption(
-                f"source {self.path!r} has weight {self.weight:g}, expected a number above 0 and at most {MAX_WEIGHT:g}",
+                f"source {self.path!r} has weight {self.weight:g}, expected above 0 and at most {MAX_WEIGHT:g}",
                 hint="a weight says how often each document is read: python=2:code/ reads it twice",
             )
 

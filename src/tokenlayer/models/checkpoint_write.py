@@ -8,7 +8,7 @@ file in the order of file names, and keeps the last (seen on 5.23). The old tabl
 silently if the sizes agree; other readers stop at the doubled name.
 
 So the cost of a sharded model does not grow with its body; that of a single file is one copy of the file at the
-speed of the disk (none on file systems that share blocks). `split=True` pays that once: the tables get a file of
+speed of the disk (milliseconds on file systems that share blocks, see `safetensors_write`). `split=True` pays that once: the tables get a file of
 their own, and every later swap of the result links the whole body.
 """
 
@@ -204,10 +204,10 @@ def _write_configs(
 
 def _check_config(source: Checkpoint, config: Mapping[str, Any], vocab_size: int) -> None:
     """Asks the model class again, before gigabytes are written: some classes refuse null for a special id."""
-    if isinstance(names_by_class(source.config), str):
-        return
     names = names_by_class(config)
     if isinstance(names, str):
+        if isinstance(names_by_class(source.config), str):
+            return  # nor could the source's: its tables were found by name
         raise VocabMismatch(
             f"the new config.json would not load: {names}",
             hint="give an id in special_ids for every role that the model cannot do without",

@@ -8,7 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenlayer.models.config_parts import architecture_of, set_vocab_size
+from tokenlayer.models.config_parts import architecture_of, set_vocab_size, text_part
+
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""What configs call the number of layers; lists of that length in a config have one entry per layer."""
+
+LAYERS_ENOUGH = 2
+"""Token tables do not depend on the number of layers; two let mixed stacks show both kinds."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,25 @@ def names_by_class(config: Mapping[str, Any]) -> ModelNames | str:
     model_class = getattr(transformers, architecture, None)
     if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
         return f"transformers {transformers.__version__} has no class {architecture}"
-    try:
-        names = _ask(_build(model_class, config), architecture)
-        return replace(names, others=_others(names, model_class, config))
-    except Exception as error:  # a class may refuse a config in any way it likes
-        why = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        return f"{architecture} cannot be built from this config ({why})"
+    why = ""
+    for one in (shallow(config), config):
+        try:
+            return _ask(model_class, one, architecture)
+        except Exception as error:  # a class may refuse a config in any way it likes
+            why = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+    return f"{architecture} cannot be built from this config ({why})"
+
+
+def shallow(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the config of the same model with two layers, so that asking a class does not grow with the body."""
+    new = copy.deepcopy(dict(config))
+    for part in (new, text_part(new)):
+        counts = {part[key] for key in LAYER_KEYS if type(part.get(key)) is int and part[key] > LAYERS_ENOUGH}
+        part.update({key: LAYERS_ENOUGH for key in LAYER_KEYS if part.get(key) in counts})
+        for key, value in part.items():
+            if isinstance(value, list) and len(value) in counts:
+                part[key] = value[:LAYERS_ENOUGH]
+    return new
 
 
 def class_name(config: Mapping[str, Any]) -> str:
@@ -67,7 +86,11 @@ def class_name(config: Mapping[str, Any]) -> str:
     from transformers.models.auto import modeling_auto
 
     model_type = config.get("model_type")
-    if architecture_of(config) or model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    if (
+        architecture_of(config)
+        or not isinstance(model_type, str)
+        or model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    ):
         return architecture_of(config)
     return str(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(model_type, ""))
 
@@ -97,7 +120,16 @@ def _build(model_class: Any, config: Mapping[str, Any]) -> Any:
     return model
 
 
-def _ask(model: Any, architecture: str) -> ModelNames:
+def _ask(model_class: Any, config: Mapping[str, Any], architecture: str) -> ModelNames:
+    """Builds the model twice: as the config says for the names, and with more rows for what depends on them."""
+    model = _build(model_class, config)
+    names = _table_names(model, architecture)
+    larger = copy.deepcopy(dict(config))
+    set_vocab_size(larger, names.shape[0], names.shape[0] + 8)
+    return replace(names, others=_others(names, _shapes(model), _shapes(_build(model_class, larger))))
+
+
+def _table_names(model: Any, architecture: str) -> ModelNames:
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     modules = dict(model.named_modules(remove_duplicate=False))
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -124,22 +156,17 @@ def _bias_names(places: list[str], parameters: Mapping[str, Any], rows: int) -> 
     return tuple(name for name in names if name in parameters and tuple(parameters[name].shape) == (rows,))
 
 
-def _others(names: ModelNames, model_class: Any, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What does not grow as token tables do when the model is built with eight rows more.
+def _others(
+    names: ModelNames, shapes: Mapping[str, tuple[int, ...]], larger: Mapping[str, tuple[int, ...]]
+) -> tuple[str, ...]:
+    """What does not grow as token tables do when the model gets eight rows more.
 
     Tables must gain eight rows, and nothing else may change. Buffers that are stored count too: DeepSeek-V4 has
     one that sends token ids to experts.
     """
-    rows = names.shape[0]
-    larger = copy.deepcopy(dict(config))
-    set_vocab_size(larger, rows, rows + 8)
-    shapes, larger_shapes = (_shapes(_build(model_class, one)) for one in (config, larger))
-    tables = {*names.inputs, *names.outputs, *names.biases}
-    return tuple(
-        name
-        for name, shape in shapes.items()
-        if larger_shapes.get(name) != ((rows + 8, *shape[1:]) if name in tables else shape)
-    )
+    rows, tables = names.shape[0], {*names.inputs, *names.outputs, *names.biases}
+    wanted = {name: (rows + 8, *shape[1:]) if name in tables else shape for name, shape in shapes.items()}
+    return tuple(name for name, shape in wanted.items() if larger.get(name) != shape)
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:

@@ -42,7 +42,8 @@ def with_exchanged_ids(data: Mapping[str, Any], one: int, other: int, vocab: Byt
         entries = list(model["vocab"])
         entries[one], entries[other] = entries[other], entries[one]
         model["vocab"] = entries
-        model["unk_id"] = moved.get(model.get("unk_id"), model.get("unk_id"))
+        unknown = model.get("unk_id")
+        model["unk_id"] = moved.get(unknown, unknown) if isinstance(unknown, int) else unknown
     names = {vocab.names[i]: moved[i] for i in moved}
     added = [{**t, "id": names.get(t["content"], t["id"])} for t in data.get("added_tokens") or ()]
     post = _renumbered(data.get("post_processor"), moved)

@@ -78,12 +78,15 @@ def _with_gigabpe(texts: Texts, shape: Shape, config: LearnConfig, *, wanted: bo
         except _NotOneLine as error:
             if wanted:
                 raise BadOption(
-                    f"trainer 'gigabpe' cannot be used: {error}", hint="leave the trainer out, or make each line a document"
+                    f"trainer 'gigabpe' cannot be used: {error}",
+                    hint="leave the trainer out, or make each line a document",
                 ) from None
             return Trained(train_model(texts, shape, config), "tokenizers", str(error))
         if not _same_on(sample, shape, config, Path(folder, "sample.txt")):
             if wanted:
-                raise VerifyFailed("gigabpe and tokenizers gave different merges on a sample", hint="leave the trainer out")
+                raise VerifyFailed(
+                    "gigabpe and tokenizers gave different merges on a sample", hint="leave the trainer out"
+                )
             return Trained(train_model(texts, shape, config), "tokenizers", "gigabpe gave other merges on a sample")
         why = f"same merges as tokenizers on a sample of {sum(len(t.encode()) for t in sample) / 1e6:.1f} MB"
         return Trained({**shape.model, **_gigabpe(corpus, shape, config, config.vocab_size)}, "gigabpe", why)

@@ -28,10 +28,11 @@ _BERT_NORMALIZER = {
     "lowercase": True,
 }
 _CONFIG_NOT_COPIED = (
-    "added_tokens_decoder additional_special_tokens extra_special_tokens auto_map tokenizer_class tokenizer_file "
-    "name_or_path vocab_file merges_file add_bos_token add_eos_token add_prefix_space legacy backend is_local "
-    "local_files_only chat_template processor_class special_tokens_map_file sp_model_kwargs"
-).split()
+    *("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "auto_map", "tokenizer_class"),
+    *("tokenizer_file", "name_or_path", "vocab_file", "merges_file", "add_bos_token", "add_eos_token"),
+    *("add_prefix_space", "legacy", "backend", "is_local", "local_files_only", "chat_template", "processor_class"),
+    *("special_tokens_map_file", "sp_model_kwargs"),
+)
 """Fields of tokenizer_config.json that name files, ids or classes of the tokenizer that was copied from."""
 
 
@@ -174,9 +175,7 @@ def _bert_template(names: list[str]) -> dict[str, Any] | None:
     """`[CLS] A [SEP]`, and `B [SEP]` after it for pairs; ids are filled in when they are known."""
     if "[CLS]" not in names or "[SEP]" not in names:
         return None
-    cls, sep, sep_b = (
-        {"SpecialToken": {"id": n, "type_id": t}} for n, t in (("[CLS]", 0), ("[SEP]", 0), ("[SEP]", 1))
-    )
+    cls, sep, sep_b = ({"SpecialToken": {"id": n, "type_id": t}} for n, t in (("[CLS]", 0), ("[SEP]", 0), ("[SEP]", 1)))
     a, b = ({"Sequence": {"id": n, "type_id": t}} for n, t in (("A", 0), ("B", 1)))
     tokens = {n: {"id": n, "ids": [0], "tokens": [n]} for n in ("[CLS]", "[SEP]")}
     single = [cls, a, sep]

@@ -58,7 +58,7 @@ class SwapConfig:
     def __post_init__(self) -> None:
         choose("init", self.init, INITIALISERS)
         if self.pad_multiple < 1:
-            raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1")
+            raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1", hint="1 pads nothing")
         names = [t.name for t in self.texts]
         if len(set(names)) != len(names):
             raise BadOption(f"two texts have one name: {sorted(names)}", hint="give each --eval file its own name")

@@ -18,13 +18,17 @@ def write_report_files(report: Report, folder: Path, *, flags: Mapping[str, Any]
     Without matplotlib or Jinja2 the page is left out and a warning is added to the report.
 
     Args:
-        report: its settings `command`, `versions` and `paper` have places of their own; the others are listed.
+        report: its settings `command` and `versions` are filled in where they are missing.
         folder: where the files go.
         flags: every flag and argument of the run by name, merged from file and command line; they are written as
             tokenlayer.toml, which `--config` reads.
     """
     from tokenlayer.app.report.card import model_card
+    from tokenlayer.app.report.command import swap_command, versions
 
+    report.settings.setdefault("versions", versions())
+    if flags:
+        report.settings.setdefault("command", swap_command(flags))
     try:
         write_page(report, folder)
     except MissingExtra as missing:

@@ -1,8 +1,32 @@
-"""The command that repeats a run, from its flags."""
+"""The command that repeats a run, from its flags, and the versions it ran with."""
 
+import inspect
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+SHOWN_VERSIONS = ("tokenlayer", "torch", "transformers", "tokenizers", "safetensors")
+
+
+def swap_command(flags: Mapping[str, Any]) -> str:
+    """Returns the `tokenlayer swap` line of a run; flags that have their default are left out."""
+    from tokenlayer.app.cli.transfer import swap
+
+    defaults = {name: p.default for name, p in inspect.signature(swap).parameters.items()}
+    rest = {k: v for k, v in flags.items() if k not in ("model", "tokenizer") and v != defaults.get(k)}
+    return command_line("swap", [str(flags["model"]), str(flags["tokenizer"])], rest)
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in SHOWN_VERSIONS:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def command_line(command: str, positional: Sequence[str], flags: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 Sections come from the names of metrics, tables and data in the `Report`; what is not there is left out.
 """
 
+from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,8 @@ PLACED = {"origin of rows", "special roles", "worst cases"}
 FACTS = ("vocab size", "rows", "next-byte agreement", "tokens per second", "table memory", "peak memory", "seconds")
 """Numbers about the whole run, not about one text; shown at the top."""
 SAMPLE_TOKENS = 600
+HALF = "\ufffd"
+"""Stands for bytes that are no whole character."""
 TABLE_ROWS = 200
 
 
@@ -50,7 +53,7 @@ def html_page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"cell": cell, "visible": visible}
+    environment.filters |= {"cell": cell, "visible": visible, "lines": _lines}
     found: str = environment.get_template("page.html.j2").render(
         report=report,
         facts=_facts(report),
@@ -77,9 +80,14 @@ def _facts(report: Report) -> list[tuple[str, str, str]]:
     for name in FACTS:
         for m in report.metrics:
             if m.name == name and not m.source:
-                was = "" if m.baseline is None else f"was {number(m.baseline, m.unit, m.name)}"
+                was = "" if m.baseline is None else _was(m)
                 facts.append((name, number(m.value, m.unit, m.name), was))
     return facts
+
+
+def _was(metric: Metric) -> str:
+    same = metric.baseline == metric.value
+    return "as before" if same else f"was {number(metric.baseline or 0.0, metric.unit, metric.name)}"
 
 
 def _saved(report: Report) -> Plot | None:
@@ -172,19 +180,29 @@ def _samples(report: Report) -> list[dict[str, Any]]:
     return [
         {
             "name": one.get("text name", ""),
-            "cuts": [
-                (side, len(one[side]), [_span(*token) for token in one[side][:SAMPLE_TOKENS]])
-                for side in ("source", "target")
-            ],
+            "cuts": [(side, len(one[side]), _spans(one[side][:SAMPLE_TOKENS])) for side in ("source", "target")],
         }
         for one in ([found] if isinstance(found, dict) else found)
     ]
 
 
-def _span(text: str, token_id: int) -> tuple[str, str]:
-    """What is shown, and what is said on hover: bytes are left out where the text stands for half a character."""
-    raw = b"" if "\ufffd" in text else text.encode("utf-8", "surrogatepass")
-    return visible(text).replace("⏎", "⏎\n"), f"id {token_id}" + (f" · bytes {raw.hex(' ')}" if raw else "")
+def _spans(tokens: Sequence[Sequence[Any]]) -> list[tuple[str, str]]:
+    """Spans of (shown text, hover text) for tokens given as (text, id) or (text, id, bytes in hex).
+
+    With bytes, a character that several tokens share is shown in the last of them, and the others as a dot.
+    """
+    decoder = getincrementaldecoder("utf-8")("replace")
+    spans = []
+    for text, token_id, *rest in tokens:
+        raw = bytes.fromhex(rest[0]) if rest else b"" if HALF in text else text.encode("utf-8", "surrogatepass")
+        shown = (decoder.decode(raw) or "·") if rest and raw else text
+        spans.append((_lines(shown), f"id {token_id}" + (f" · bytes {raw.hex(' ')}" if raw else "")))
+    return spans
+
+
+def _lines(text: str) -> str:
+    """Visible text in which lines still end."""
+    return visible(text).replace("⏎", "⏎\n")
 
 
 def _settings(settings: dict[str, Any]) -> list[tuple[str, str]]:

@@ -80,7 +80,7 @@ def stacked(parts: Sequence[tuple[str, float]]) -> str:
     begin = 0.0
     for i, (_, count) in enumerate(parts):
         share = 100 * count / total
-        axes.barh([0], [share], left=begin, color=SERIES[i % len(SERIES)], edgecolor=PAPER, linewidth=1.5)
+        axes.barh([0], [share], left=begin, color=SERIES[i % len(SERIES)], edgecolor=PAPER, linewidth=1.5 * (share > 2))
         if share >= 7:
             axes.text(
                 begin + share / 2, 0, f"{share:.1f} %", ha="center", va="center", color=PAPER, weight="bold", fontsize=9

@@ -1,6 +1,6 @@
 """Bits per byte of SmolLM2-135M after a swap: real target tokenizers x every plain initialiser.
 
-    python experiments/transfer/swap.py --model SmolLM2.gguf --tokenizers DIR --texts en=FILE --texts de=FILE --out RUNS
+    python experiments/transfer/pieces.py --model SmolLM2.gguf --tokenizers DIR --texts en=FILE --out RUNS
 
 `DIR/NAME/tokenizer.json` are the targets. Every run is kept as one line of `RUNS/runs.jsonl`; a run that is there is
 not repeated. `--quick` takes one target, two initialisers and 1 kB of text. The table is printed at the end and
@@ -53,7 +53,11 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "runs.jsonl"
     done = {key(json.loads(line)) for line in log.read_text().splitlines()} if log.exists() else set()
-    with tempfile.TemporaryDirectory() as scratch, opened_model(args.model, Path(scratch)) as source, log.open("a") as file:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        opened_model(args.model, Path(scratch)) as source,
+        log.open("a") as file,
+    ):
         old = source.checkpoint.read(source.checkpoint.rows.input)
         model, _ = load_model(source.checkpoint.folder, source.checkpoint.kind)
 
