@@ -260,6 +260,16 @@ def test_a_config_that_its_class_would_refuse_is_noticed_first(tmp_path: Path):
     rewrite(source, tmp_path / "again", special_ids=SPECIAL_IDS | {"decoder_start_token_id": 0})
 
 
+def test_special_ids_that_the_source_left_to_its_class_are_written(tmp_path: Path):
+    """LlamaConfig would fill in bos 1 and eos 2."""
+    folder = tiny_models.tied_llama(tmp_path / "source")
+    tiny_models.edit_json(folder / "config.json", bos_token_id=..., eos_token_id=...)
+    ids = {"bos_token_id": 30, "eos_token_id": 31, "pad_token_id": None}
+    rewrite(open_checkpoint(folder), tmp_path / "out", special_ids=ids)
+    config = load(tmp_path / "out").config
+    assert (config.bos_token_id, config.eos_token_id, config.pad_token_id) == (30, 31, None)
+
+
 def test_an_image_token_without_a_new_id_is_reported(tmp_path: Path):
     source = open_checkpoint(tiny_models.gemma3(tmp_path / "source"))
     notes = rewrite(source, tmp_path / "out", token_map={5: 33})

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from tokenlayer.core.errors import BadCheckpoint
-from tokenlayer.models import safetensors_io
+from tokenlayer.models import safetensors_io, safetensors_write
 from tokenlayer.models.safetensors_io import BITS, TensorInfo, parse_header, read_header, read_tensor, same_values
 from tokenlayer.models.safetensors_write import FILE_BLOCK, build_header, write_safetensors
 
@@ -97,6 +97,14 @@ def test_what_we_write_the_library_reads(tmp_path_factory: pytest.TempPathFactor
         )
 
 
+def test_every_tensor_starts_at_a_multiple_of_its_width(tmp_path: Path):
+    """Whatever the order given: three half numbers before a double would put it out of place."""
+    parts = {"half": torch.ones(3).half(), "single": torch.ones(3), "double": torch.ones(1).double()}
+    write_safetensors(tmp_path / "a.safetensors", parts, {})
+    for info in read_header(tmp_path / "a.safetensors").tensors.values():
+        assert info.start % (BITS[info.dtype] // 8) == 0
+
+
 def test_tensors_that_are_views_are_written_as_they_look(tmp_path: Path):
     square = torch.arange(16.0).reshape(4, 4)
     write_safetensors(tmp_path / "a.safetensors", {"turned": square.T, "part": square[1:3, ::2]}, {})
@@ -113,12 +121,20 @@ def test_nothing_is_written_into_an_existing_file(tmp_path: Path):
     assert (tmp_path / "a.safetensors").read_bytes() == b"precious"
 
 
-def test_the_body_keeps_its_place_within_a_block(tmp_path: Path):
+def test_the_body_keeps_its_place_within_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """So that file systems that share blocks need not copy it."""
     body = {f"layer{i}": torch.full((700, 3), float(i)) for i in range(3)}
     save_file({"a_table": torch.zeros(100, 3), **body}, tmp_path / "a.safetensors")
     old = read_header(tmp_path / "a.safetensors").tensors
+    copy, starts = safetensors_write._copy_some, []
+
+    def noted(source, target, start, count):
+        starts.append(start)
+        return copy(source, target, start, count)
+
+    monkeypatch.setattr(safetensors_write, "_copy_some", noted)
     write_safetensors(tmp_path / "b.safetensors", {"a_table": torch.zeros(334, 3), **{k: old[k] for k in body}}, {})
+    assert [start % FILE_BLOCK for start in starts[1:]] == [0]
     new = read_header(tmp_path / "b.safetensors").tensors
     assert all((new[name].start - old[name].start) % FILE_BLOCK == 0 for name in body)
     assert all(torch.equal(load_file(tmp_path / "b.safetensors")[name], tensor) for name, tensor in body.items())

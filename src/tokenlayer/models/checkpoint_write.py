@@ -8,8 +8,8 @@ file in the order of file names, and keeps the last (seen on 5.23). The old tabl
 silently if the sizes agree; other readers stop at the doubled name.
 
 So the cost of a sharded model does not grow with its body; that of a single file is one copy of the file at the
-speed of the disk (milliseconds on file systems that share blocks, see `safetensors_write`). `split=True` pays that once: the tables get a file of
-their own, and every later swap of the result links the whole body.
+speed of the disk (milliseconds on file systems that share blocks, see `safetensors_write`). `split=True` pays that
+once: the tables get a file of their own, and every later swap of the result links the whole body.
 """
 
 import errno

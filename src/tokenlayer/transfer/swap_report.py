@@ -25,7 +25,7 @@ def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
     from tokenlayer.transfer.swap import settings_of
 
     checkpoint, vocab = job.source.checkpoint, job.target.tokenizer.vocab
-    report = Report(title=f"{job.source.name} with the tokenizer {job.asked}")
+    report = Report(title=f"{Path(job.source.name).name} with the tokenizer {Path(job.asked).name}")
     report.settings = {"model": job.source.name, "tokenizer": job.asked, "out": str(out), **settings_of(config)}
     report.settings["paper"] = INITIALISERS[config.init].paper
     report.settings["date"] = time.strftime("%Y-%m-%d")
