@@ -13,6 +13,8 @@ def _alphabet() -> dict[int, str]:
 CHAR_OF_BYTE: dict[int, str] = _alphabet()
 BYTE_OF_CHAR: dict[str, int] = {c: b for b, c in CHAR_OF_BYTE.items()}
 _ENCODE = {b: ord(c) for b, c in CHAR_OF_BYTE.items()}
+_DECODE = {b: "\uffff" for b in range(256)} | {ord(c): chr(b) for c, b in BYTE_OF_CHAR.items()}
+"""Bytes that spell nothing in the alphabet become a character that Latin-1 refuses."""
 
 
 def to_alphabet(data: bytes) -> str:
@@ -38,6 +40,6 @@ def from_alphabet(text: str) -> bytes:
 def from_alphabet_or_none(text: str) -> bytes | None:
     """Reads what `to_alphabet` wrote, or returns None for any other text."""
     try:
-        return bytes([BYTE_OF_CHAR[c] for c in text])
-    except KeyError:
+        return text.translate(_DECODE).encode("latin-1")
+    except UnicodeEncodeError:
         return None

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from tokenlayer.core.errors import VocabMismatch
 from tokenlayer.core.seeds import torch_generator
@@ -147,8 +148,9 @@ class RowPlan:
         starts = self.weights.crow_indices()
         for ids in torch.nonzero(plain).flatten().split(BLOCK):
             new[ids] = old[first[starts[ids]]]
-        mean = mean_row(old, self.support)
-        for ids in torch.nonzero(~plain).flatten().split(BLOCK):
+        mean = mean_row(old, self.support) if bool((first == self.old_vocab).any()) else torch.zeros(old.shape[1])
+        mixed = torch.nonzero(~plain).flatten()
+        for ids in mixed.split(_block_sizes((starts[1:] - starts[:-1])[mixed])):
             new[ids] = self._mix(ids, old, mean).to(old.dtype)
         if self.noise is not None:
             for ids, drawn in draw_noise(self.noise, old, self.support):
@@ -164,26 +166,34 @@ class RowPlan:
         return plain
 
     def _mix(self, ids: Tensor, old: Tensor, mean: Tensor) -> Tensor:
-        """Weighted sums of old rows for the new rows `ids`, in float32, `BLOCK` entries at a time."""
+        """Weighted sums of old rows for the new rows `ids`, in float32."""
         starts = self.weights.crow_indices()
         lengths = (starts[1:] - starts[:-1])[ids]
+        before = torch.cumsum(lengths, 0) - lengths
+        entry = torch.arange(int(lengths.sum())) + torch.repeat_interleave(starts[ids] - before, lengths)
         owner = torch.repeat_interleave(torch.arange(len(ids)), lengths)
-        before = torch.repeat_interleave(torch.cumsum(lengths, 0) - lengths, lengths)
-        entry = starts[ids][owner] + torch.arange(len(owner)) - before
-        mixed = torch.zeros(len(ids), old.shape[1])
-        for part in torch.arange(len(entry)).split(BLOCK):
-            columns, shares = self.weights.col_indices()[entry[part]], self.weights.values()[entry[part]]
-            rows = old[columns.clamp(max=self.old_vocab - 1)].float()
-            rows[columns == self.old_vocab] = mean
-            mixed.index_add_(0, owner[part], shares[:, None] * rows)
-        return mixed
+        columns, shares = self.weights.col_indices()[entry], self.weights.values()[entry]
+        of_mean = columns == self.old_vocab
+        rows, owners = columns[~of_mean], owner[~of_mean]
+        if old.dtype != torch.float32:
+            old, rows = old[rows].float(), torch.arange(len(rows))
+        offsets = torch.searchsorted(owners, torch.arange(len(ids)))
+        mixed = embedding_bag(rows, old, offsets, mode="sum", per_sample_weights=shares[~of_mean])
+        return mixed.addr_(torch.zeros(len(ids)).index_add_(0, owner[of_mean], shares[of_mean]), mean)
+
+
+def _block_sizes(lengths: Tensor) -> list[int]:
+    """Cuts rows with that many entries each into blocks of about `BLOCK` entries."""
+    last = (torch.cumsum(lengths + 1, 0) - 1) // BLOCK
+    sizes: list[int] = torch.unique_consecutive(last, return_counts=True)[1].tolist()
+    return sizes
 
 
 def mean_row(old: Tensor, support: Tensor) -> Tensor:
     """Returns the mean of the support rows in float32 (zeros for an empty support)."""
     total = torch.zeros(old.shape[1], dtype=torch.float64)
     for ids in support.split(BLOCK):
-        total += old[ids].double().sum(dim=0)
+        total += old[ids].sum(dim=0, dtype=torch.float64)
     return (total / max(len(support), 1)).float()
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tokenlayer.core.errors import BadTokenizer, TokenLayerError
 from tokenlayer.core.spelling import read_vocab, split_broken
-from tokenlayer.core.vocab import ROLES, ByteVocab
+from tokenlayer.core.vocab import ROLES, ByteVocab, Kind
 from tokenlayer.models.tokenizer_edit import with_added, with_exchanged_ids
 
 if TYPE_CHECKING:
@@ -39,9 +39,14 @@ class LoadedTokenizer:
     warnings: tuple[str, ...] = ()
 
     @cached_property
+    def text(self) -> str:
+        """The canonical tokenizer.json as it is written."""
+        return json.dumps(self.data, ensure_ascii=False)
+
+    @cached_property
     def backend(self) -> "Tokenizer":
         """The `tokenizers` object: never truncates, pads or drops out; special strings in a text are text."""
-        backend = _backend(self.data, self.where)
+        backend = _backend(self)
         backend.no_truncation()
         backend.no_padding()
         backend.encode_special_tokens = True
@@ -106,12 +111,38 @@ class LoadedTokenizer:
             template = named.get("default")
         return template if isinstance(template, str) else None
 
+    def with_roles(self, roles: Mapping[str, int]) -> "LoadedTokenizer":
+        """Returns a copy with other roles; nothing is parsed again."""
+        other = self._renewed(roles=dict(roles))
+        other.__dict__["vocab"] = replace(self.vocab, roles=dict(roles))
+        return other
+
+    def _renewed(self, **changes: Any) -> "LoadedTokenizer":
+        """A copy with the same data, which keeps what was made of it."""
+        other = replace(self, **changes)
+        other.__dict__.update({key: self.__dict__[key] for key in ("text", "backend", "vocab") if key in self.__dict__})
+        return other
+
+    def with_post_processor(self, part: Any) -> "LoadedTokenizer":
+        """Returns a copy that puts other tokens around a text; the vocabulary is not parsed again."""
+        other = replace(self, data={**self.data, "post_processor": part})
+        other.__dict__["vocab"] = self.vocab
+        return other
+
     def with_control_tokens(self, names: Sequence[str]) -> "LoadedTokenizer":
-        """Returns a copy with new control tokens appended after the last id."""
+        """Returns a copy with new control tokens appended after the last id; old texts keep their ids."""
         if not names:
             return self
-        ids = {name: len(self.vocab) + n for n, name in enumerate(names)}
-        return replace(self, data=with_added(self.data, ids), roles=self.vocab.roles)
+        vocab = self.vocab
+        ids = {name: len(vocab) + n for n, name in enumerate(names)}
+        other = replace(self, data=with_added(self.data, ids), roles=vocab.roles)
+        other.__dict__["vocab"] = replace(
+            vocab,
+            tokens=vocab.tokens + (b"",) * len(names),
+            kinds=vocab.kinds + (Kind.CONTROL,) * len(names),
+            names=vocab.names + tuple(names),
+        )
+        return other
 
     def with_exchanged(self, one: int, other: int) -> "LoadedTokenizer":
         """Returns a copy in which two tokens have each other's id; every text keeps its pieces."""
@@ -149,7 +180,9 @@ def _from_file(path: Path, pre_tokenizer: str | None) -> LoadedTokenizer:
         data, config, roles = gguf_tokenizer.read(path)
         return LoadedTokenizer(data, config, roles, name)
     if head.lstrip()[:1] == b"{":
-        return LoadedTokenizer(read_json(path), where=name)
+        loaded = LoadedTokenizer(read_json(path), where=name)
+        loaded.__dict__["text"] = path.read_text(encoding="utf-8")
+        return loaded
     if tiktoken_file.looks_like(head):
         data, roles = tiktoken_file.read(path, pre_tokenizer)
         return LoadedTokenizer(data, {}, roles, name)
@@ -170,10 +203,9 @@ def _from_folder(folder: Path, pre_tokenizer: str | None) -> LoadedTokenizer:
     found = next((p for p in _candidates(folder) if p.is_file()), None)
     if found is None:
         raise _nothing_in(folder)
-    loaded = _from_file(found, pre_tokenizer)
-    merged = {**loaded.config, **config}
-    roles = {**loaded.vocab.roles, **_config_roles(folder, merged, loaded.vocab)}
-    return replace(loaded, config=merged, roles=roles, where=str(folder))
+    read = _from_file(found, pre_tokenizer)
+    loaded = read._renewed(config={**read.config, **config}, where=str(folder))
+    return loaded.with_roles({**loaded.vocab.roles, **_config_roles(folder, loaded.config, loaded.vocab)})
 
 
 def _candidates(folder: Path) -> list[Path]:
@@ -269,17 +301,17 @@ def _head(path: Path) -> bytes:
         raise BadTokenizer(f"cannot read {path}: {error.strerror}") from error
 
 
-def _backend(data: Mapping[str, Any], where: str) -> "Tokenizer":
+def _backend(tokenizer: LoadedTokenizer) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     from tokenlayer.core.tokenizer_json import vocab_from_json
 
     try:
-        return Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+        return Tokenizer.from_str(tokenizer.text)
     except Exception as error:  # the library raises bare Exception for every fault of a file
-        _at(where, lambda: vocab_from_json(data))  # ours says more, when it is one that we check
+        _at(tokenizer.where, lambda: vocab_from_json(tokenizer.data))  # ours says more, when it is one that we check
         raise BadTokenizer(
-            f"{where}: the tokenizers library refuses the file: {str(error)[:300]}",
+            f"{tokenizer.where}: the tokenizers library refuses the file: {str(error)[:300]}",
             hint="one of the fields normalizer, pre_tokenizer, post_processor, decoder or model has a wrong value",
         ) from error
 

@@ -31,11 +31,13 @@ FITTED_SHARE = 0.1
 USABLE = 0.8
 """Share of the free memory that training may take before we warn."""
 
-# Peak memory = BASE + per distinct pre-token + per character of one. A rough guess for deciding whether to sample:
-# it leaves out the memory of the libraries themselves (benchmarks/tokenizer/bench_memory.py measures both).
-BASE_BYTES = 120_000_000
-PER_PRETOKEN = {"BPE": 300, "WordPiece": 300, "Unigram": 300}
-PER_CHARACTER = {"BPE": 0, "WordPiece": 0, "Unigram": 0}
+# Peak memory = BASE + distinct pre-tokens times one number + their UTF-8 bytes times another, fitted to 5 to 40 MB of
+# Python code and 18 MB of eight languages with tokenizers 0.23 and a vocabulary of 32 768
+# (benchmarks/tokenizer/bench_memory.py). For Unigram the number is an upper one: code took half of it.
+BASE_BYTES = 306_000_000
+"""236 MB of loaded libraries, torch among them, and 70 MB that training takes for any text."""
+PER_PRETOKEN = {"BPE": 280, "WordPiece": 1150, "Unigram": 0}
+PER_BYTE = {"BPE": 81, "WordPiece": 0, "Unigram": 330}
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,11 @@ def estimate_training(
     limit = min(SAMPLE_BYTES, config.limit_bytes or SAMPLE_BYTES)
     texts = list(Documents(sources, options=options, limit_bytes=limit, seed=config.seed).texts())
     random.Random(derive_seed(config.seed, "estimate")).shuffle(texts)
-    sizes, distinct, characters = _growth(texts, shape)
+    sizes, distinct, pretoken_bytes = _growth(texts, shape)
     exponent = _heaps_exponent(sizes, distinct)
     total = _corpus_bytes(sources, config, options)
     free = available_memory() if available_bytes is None else available_bytes
-    per_one = PER_PRETOKEN[shape.kind] + PER_CHARACTER[shape.kind] * characters / max(distinct[-1], 1)
+    per_one = PER_PRETOKEN[shape.kind] + PER_BYTE[shape.kind] * pretoken_bytes / max(distinct[-1], 1)
     factor = max(total or 0, sizes[-1], 1) / max(sizes[-1], 1)
     expected = distinct[-1] * factor**exponent
     memory = BASE_BYTES + expected * per_one
@@ -135,7 +137,7 @@ def peak_memory() -> int:
 
 
 def _growth(texts: Sequence[str], shape: Shape) -> tuple[list[int], list[int], int]:
-    """Bytes read and distinct pre-tokens at growing sizes, and the characters of all the distinct ones."""
+    """Bytes read and distinct pre-tokens at growing sizes, and the UTF-8 bytes of all the distinct ones."""
     cutter = Cutter(untrained(shape))
     total = sum(len(t.encode()) for t in texts)
     marks = [total * 2.0 ** -(n / 2) for n in range(POINTS)][::-1]
@@ -148,7 +150,7 @@ def _growth(texts: Sequence[str], shape: Shape) -> tuple[list[int], list[int], i
             marks = [m for m in marks if m > size]
             sizes.append(size)
             distinct.append(len(seen))
-    return sizes, distinct, sum(map(len, seen))
+    return sizes, distinct, sum(len(s.encode()) for s in seen)
 
 
 def _heaps_exponent(sizes: Sequence[int], distinct: Sequence[int]) -> float:

@@ -29,12 +29,15 @@ class Pair:
         """Where the control tokens of the target come from."""
         return match_roles(self.source, self.target)
 
+    def spell(self, ids: Sequence[int]) -> list[list[int]]:
+        """The source tokens that spell each of these target tokens; empty where the source cannot."""
+        new = [i for i in ids if i not in self._spelled]
+        self._spelled.update(zip(new, self.source.spell_all([self.target.tokens[i] for i in new]), strict=True))
+        return [self._spelled[i] for i in ids]
+
     @cached_property
-    def spelled(self) -> list[list[int]]:
-        """For each target id the source tokens that spell it; empty for control and unused ids."""
-        text = set(self.target.text_ids())
-        wanted = [data if i in text else b"" for i, data in enumerate(self.target.tokens)]
-        return [ids if data else [] for data, ids in zip(wanted, self.source.spell_all(wanted), strict=True)]
+    def _spelled(self) -> dict[int, list[int]]:
+        return {}
 
     @cached_property
     def support(self) -> list[int]:

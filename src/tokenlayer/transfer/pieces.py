@@ -39,17 +39,11 @@ def pieces(pair: Pair, config: PiecesConfig | None = None) -> RowPlan:
     """
     config = config or PiecesConfig()
     settled, origin = pair.settled(shared=config.copy_shared)
-    rows: list[dict[int, float]] = []
-    for i, (row, spelled) in enumerate(zip(settled, pair.spelled, strict=True)):
-        if row is not None:
-            rows.append(row)
-        elif spelled:
-            rows.append(_equal_shares(spelled))
-            origin[i] = "pieces"
-        else:
-            rows.append(pair.mean)
-            origin[i] = "mean"
-    return pair.plan(rows, origin)
+    open_ids = [i for i, row in enumerate(settled) if row is None]
+    for i, spelled in zip(open_ids, pair.spell(open_ids), strict=True):
+        settled[i] = _equal_shares(spelled) if spelled else pair.mean
+        origin[i] = "pieces" if spelled else "mean"
+    return pair.plan([row or {} for row in settled], origin)
 
 
 def _equal_shares(ids: list[int]) -> dict[int, float]:

@@ -128,20 +128,19 @@ def _worst(job: "Job", texts: tuple[EvalText, ...]) -> list[tuple[str, int, str,
     for text in texts:
         used.update(job.target.tokenizer.encode(text.text))
     pair, vocab = job.target.pair, job.target.tokenizer.vocab
+    settled = ("copy", "role", "unused", "padding")
+    made = [(i, r) for i, r in enumerate(job.plan.origin) if r not in settled and vocab.kinds[i] is not Kind.CONTROL]
     ranked = []
-    for i, (rule, kind, data) in enumerate(zip(job.plan.origin, vocab.kinds, vocab.tokens, strict=False)):
-        if rule in ("copy", "role", "unused", "padding") or kind in (Kind.CONTROL, Kind.UNUSED):
-            continue
-        spelled = len(pair.spelled[i])
-        badness = 100 if rule != "pieces" else spelled
-        ranked.append(((used[i] > 0, badness, used[i], -len(data)), i, rule))
+    for (i, rule), spelled in zip(made, pair.spell([i for i, _ in made]), strict=True):
+        badness = 100 if rule != "pieces" else len(spelled)
+        ranked.append(((used[i] > 0, badness, used[i], -len(vocab.tokens[i])), i, rule))
     ranked.sort(key=lambda entry: (entry[0], -entry[1]), reverse=True)
     return [_worst_row(job, i, rule, used[i]) for _, i, rule in ranked[:WORST]]
 
 
 def _worst_row(job: "Job", i: int, rule: str, times: int) -> tuple[str, int, str, str, str]:
     pair, vocab = job.target.pair, job.target.tokenizer.vocab
-    spelled = [show(pair.source.tokens[j]) for j in pair.spelled[i]]
+    spelled = [show(pair.source.tokens[j]) for j in pair.spell([i])[0]]
     why = f"{len(spelled)} source pieces" if rule == "pieces" else "drawn, not derived from its text"
     if rule == "mean":
         why = "the source cannot spell it" if not spelled else "mean row"

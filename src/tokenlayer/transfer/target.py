@@ -7,7 +7,7 @@ word. Such tokens are appended to the target, with the source's rows.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tokenlayer.core.errors import choose
@@ -53,7 +53,7 @@ class Target:
             **kept,
             **names,
         }
-        files = {"tokenizer.json": json.dumps(self.tokenizer.data, ensure_ascii=False)}
+        files = {"tokenizer.json": self.tokenizer.text}
         if source.chat_template is not None:
             files["chat_template.jinja"] = source.chat_template
         files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False)
@@ -83,10 +83,9 @@ def prepare_target(
     pad = _pad_id(source.vocab, longer.vocab)
     if fixed_pad is not None and pad not in (None, fixed_pad):
         longer = longer.with_exchanged(pad, fixed_pad)
-    pair = Pair(source.vocab, longer.vocab)
-    token_map = _token_map(pair)
-    roles = _roles(source.vocab, longer.vocab, token_map)
-    ready = replace(longer, data=_with_surroundings(longer.data, source, token_map, longer.vocab), roles=roles)
+    token_map = _token_map(Pair(source.vocab, longer.vocab))
+    ready = _with_surroundings(longer, source, token_map)
+    ready = ready.with_roles(_roles(source.vocab, longer.vocab, token_map))
     pair = Pair(source.vocab, ready.vocab)
     return Target(ready, pair, added, () if added else tuple(lacking), token_map)
 
@@ -164,17 +163,17 @@ def _roles(source: ByteVocab, target: ByteVocab, token_map: Mapping[int, int]) -
 
 
 def _with_surroundings(
-    data: Mapping[str, Any], source: LoadedTokenizer, token_map: Mapping[int, int], target: ByteVocab
-) -> Mapping[str, Any]:
-    """The tokenizer.json whose post-processor puts around a text what the source's does."""
+    target: LoadedTokenizer, source: LoadedTokenizer, token_map: Mapping[int, int]
+) -> LoadedTokenizer:
+    """The tokenizer whose post-processor puts around a text what the source's does."""
     before, after = ([token_map[i] for i in side if i in token_map] for side in surroundings(source))
-    if (before, after) == surroundings(LoadedTokenizer(data)):
-        return data
-    kept = [p for p in _processors(data.get("post_processor")) if p.get("type") == "ByteLevel"]
-    added = [_template(before, after, target)] if before or after else []
+    if (before, after) == surroundings(target):
+        return target
+    kept = [p for p in _processors(target.data.get("post_processor")) if p.get("type") == "ByteLevel"]
+    added = [_template(before, after, target.vocab)] if before or after else []
     steps = [*kept, *added]
     sequence = {"type": "Sequence", "processors": steps}
-    return {**data, "post_processor": steps[0] if len(steps) == 1 else sequence if steps else None}
+    return target.with_post_processor(steps[0] if len(steps) == 1 else sequence if steps else None)
 
 
 def _processors(part: Any) -> list[dict[str, Any]]:
