@@ -79,3 +79,19 @@ def test_refusals(texts, tmp_path):
     with pytest.raises(OutputExists):
         learn([texts], tmp_path / "out", LearnConfig(vocab_size=500))
     assert json.dumps(sorted(p.name for p in (tmp_path / "out").iterdir())) == '["x"]'
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "wordpiece"])
+def test_bytes_per_token_of_each_group_are_those_of_encoding_every_text(kind, tmp_path):
+    groups = {"en": "the cat sat on the mat, the dog did not\n" * 30, "de": "Straße über Bäume, der Hund läuft\n" * 30}
+    for name, text in groups.items():
+        (tmp_path / f"{name}.txt").write_text(text, encoding="utf-8")
+    sources = [f"{name}:{tmp_path / name}.txt" for name in groups]
+    report = learn(sources, tmp_path / "out", LearnConfig(kind=kind, vocab_size=300))
+    tokenizer = load_tokenizer(tmp_path / "out")
+    found = {m.source: m for m in report.metrics if m.name == "bytes per token"}
+    assert set(found) == set(groups)
+    for name, text in groups.items():
+        body = text.rstrip("\n")
+        assert found[name].n == len(body.encode())
+        assert found[name].value == pytest.approx(len(body.encode()) / len(tokenizer.encode(body)), rel=0.01)

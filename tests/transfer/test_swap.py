@@ -1,5 +1,6 @@
 """The main job end to end on tiny models: what loads in plain transformers afterwards, and what is refused."""
 
+import gzip
 import json
 import os
 
@@ -10,11 +11,12 @@ from tests.tiny_swaps import CHAT, MODELS, first_output, load, model_of, model_w
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, byte_level, sentencepiece_bpe, write
 
 from tokenlayer.core.errors import BadCheckpoint, BadOption, BadText, NoRoom, OutputExists, VerifyFailed, VocabMismatch
+from tokenlayer.data.sources import parse_eval_spec
 from tokenlayer.models.compare import EvalText
 from tokenlayer.models.score import WindowConfig
 from tokenlayer.models.tokenizer_files import load_tokenizer
 from tokenlayer.transfer.initialisers import INITIALISERS
-from tokenlayer.transfer.swap import SwapConfig, swap
+from tokenlayer.transfer.swap import SwapConfig, read_texts, swap
 
 TEXTS = (EvalText("en", SENTENCES["en"] * 2, "en"), EvalText("ru", SENTENCES["ru"], "ru"))
 WINDOW = WindowConfig(window=24, stride=12, batch=2)
@@ -258,3 +260,42 @@ def test_options_are_checked_before_any_work():
         SwapConfig(texts=(EvalText("x", "  "),))
     with pytest.raises(BadOption, match="two texts have one name"):
         SwapConfig(texts=(EvalText("x", "a"), EvalText("x", "b")))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.txt.zst"])
+def test_texts_to_score_come_from_any_document_file_cut_at_a_whole_character(name, tmp_path):
+    documents = ["erste Zeile\nzweite", "dritte Zeile – ÄÖÜ" * 20]
+    text = "\n\n".join(documents) + "\n"
+    if name.endswith("jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps({"text": one}) + "\n" for one in documents), encoding="utf-8")
+    elif name.endswith("gz"):
+        (tmp_path / name).write_bytes(gzip.compress(text.encode()))
+    elif name.endswith("zst"):
+        pyarrow = pytest.importorskip("pyarrow")
+        with pyarrow.output_stream(str(tmp_path / name), compression="zstd") as file:
+            file.write(text.encode())
+    else:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for most in (10, 40, 41, 42, 43, 10_000):
+        (found,) = read_texts([parse_eval_spec(f"{tmp_path / name}:de")], most)
+        assert (found.name, found.language) == (name, "de")
+        assert "\n\n".join(documents).startswith(found.text)
+        assert most - 4 < len(found.text.encode()) <= most or most == 10_000
+
+
+def test_an_empty_text_to_score_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n", encoding="utf-8")
+    with pytest.raises(BadText, match=r"empty\.txt is empty"):
+        read_texts([parse_eval_spec(str(tmp_path / "empty.txt"))], 100)
+
+
+def test_split_puts_tables_apart_and_the_next_swap_links_the_body(tmp_path):
+    source = model_with_tokenizer("untied_llama", tmp_path / "source")
+    swap(source, source / "tokenizer.json", tmp_path / "split", SwapConfig(split=True))
+    swap(tmp_path / "split", source / "tokenizer.json", tmp_path / "next")
+    files = {f.name: os.stat(f).st_ino for f in (tmp_path / "split").glob("*.safetensors")}
+    assert len(files) == 2
+    linked = [n for n, inode in files.items() if os.stat(tmp_path / "next" / n).st_ino == inode]
+    assert len(linked) == 1
+    ids = load_tokenizer(source).encode(SENTENCES["en"])[:20]
+    assert torch.equal(first_output(load(source), ids), first_output(load(tmp_path / "next"), ids))

@@ -26,7 +26,7 @@ def swap(
         model: checkpoint folder, GGUF file or hub id.
         tokenizer: folder, tokenizer.json, SentencePiece model, tiktoken ranks, GGUF or hub id.
         out: the folder to write.
-        eval: `FILE[:LANG]` of each text to score before and after.
+        eval: `FILE[:LANG]` of each text to score before and after: text, JSON lines, Parquet, a folder, also .zst.
         eval_bytes: bytes of each text that are scored.
         generate: prompts to continue greedily before and after.
         force: replace an existing folder.
@@ -43,8 +43,7 @@ def swap(
     from tokenlayer.transfer.swap import SwapConfig, read_texts
     from tokenlayer.transfer.swap import swap as run
 
-    places = [parse_eval_spec(spec) for spec in eval]
-    texts = read_texts([(Path(place.path), place.group) for place in places], eval_bytes)
+    texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
     config = SwapConfig(texts=texts, prompts=tuple(generate), **options)
     with steps(quiet) as progress:
         return run(

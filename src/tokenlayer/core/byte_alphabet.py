@@ -13,7 +13,7 @@ def _alphabet() -> dict[int, str]:
 CHAR_OF_BYTE: dict[int, str] = _alphabet()
 BYTE_OF_CHAR: dict[str, int] = {c: b for b, c in CHAR_OF_BYTE.items()}
 _ENCODE = {b: ord(c) for b, c in CHAR_OF_BYTE.items()}
-_DECODE = {b: "\uffff" for b in range(256)} | {ord(c): chr(b) for c, b in BYTE_OF_CHAR.items()}
+_DECODE = dict.fromkeys(range(256), "\uffff") | {ord(c): chr(b) for c, b in BYTE_OF_CHAR.items()}
 """Bytes that spell nothing in the alphabet become a character that Latin-1 refuses."""
 
 

@@ -5,9 +5,11 @@ config says that it is quantised, which after loading is no longer true. So the 
 model and written with a clean config. The tokenizer inside the file is read by `gguf_tokenizer`.
 """
 
+import io
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from tokenlayer.core.errors import BadCheckpoint, MissingExtra, OutputExists, choose
 from tokenlayer.models.checkpoint import WEIGHTS, Checkpoint, open_checkpoint
+from tokenlayer.models.loading import quiet_transformers
 from tokenlayer.models.safetensors_write import write_safetensors
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -118,16 +121,9 @@ def _load(path: Path, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of transformers within the block."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    """No bars of transformers in a log; a person at a terminal sees the one of the conversion, which takes a while."""
+    with quiet_transformers(), redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO()):
         yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _weights(model: Any) -> dict[str, Tensor]:

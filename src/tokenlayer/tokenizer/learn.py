@@ -2,24 +2,25 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenlayer.core.errors import BadText
+from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.outputs import check_free, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.vocab import show
-from tokenlayer.data.documents import Documents, ReadOptions, Source, parse_source
+from tokenlayer.data.counts import count_pretokens, token_total
+from tokenlayer.data.cutter import Cutter
+from tokenlayer.data.documents import Document, Documents, ReadOptions, Source, parse_source
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.tokenizer.config import LearnConfig
 from tokenlayer.tokenizer.gigabpe_trainer import Trained, train
 from tokenlayer.tokenizer.memory import estimate_training, peak_memory
 from tokenlayer.tokenizer.shape import Shape, shape_of
 
-SAMPLE_DOCUMENTS = 200
-"""Documents on which bytes per token is measured, the first ones."""
+MEASURED_BYTES = 8_000_000
+"""Size of the sample of the texts on which bytes per token is measured, for each group of sources."""
 
 
 def learn(
@@ -70,7 +71,10 @@ def learn(
         raise BadText("there is no text to learn from: all documents are empty", hint="check the sources")
     tokenizer = LoadedTokenizer(assemble(trained.model, shape), where=str(out))
     _describe(report, tokenizer, trained, documents, config)
-    _measure(report, tokenizer, texts if texts is not None else documents.texts())
+    if texts is not None:
+        _measure(report, tokenizer, (Document(text, "stdin", "") for text in texts))
+    else:
+        _measure(report, tokenizer, Documents(sources, options=options, limit_bytes=MEASURED_BYTES, seed=config.seed))
     report.add("seconds", time.perf_counter() - began, "s")
     report.add("peak memory", peak_memory() / 1e6, "MB")
     report.next_command = f"tokenlayer swap MODEL {out} --out DIR"
@@ -144,8 +148,17 @@ def _describe(
         report.warn(sentence)
 
 
-def _measure(report: Report, tokenizer: LoadedTokenizer, texts: Any) -> None:
-    sample = list(islice(texts, SAMPLE_DOCUMENTS))
-    size = sum(len(text.encode()) for text in sample)
-    tokens = sum(map(len, tokenizer.encode_batch(sample)))
-    report.add("bytes per token", size / max(tokens, 1), "bytes", n=size, source="first training documents")
+def _measure(report: Report, tokenizer: LoadedTokenizer, sample: Iterable[Document]) -> None:
+    """Bytes per token of each group; of a cutter's counts each distinct pre-token is encoded once."""
+    documents = list(sample)
+    try:
+        cutter = Cutter(tokenizer.backend)
+        counts = count_pretokens(documents, cutter)
+        tokens = token_total(counts, cutter.lengths)
+    except BadOption:  # pre-tokens hardly repeat, or cannot be counted apart
+        counts = count_pretokens(documents, str.split)
+        tokens = dict.fromkeys(counts.documents, 0)
+        for one in documents:
+            tokens[one.group] += len(tokenizer.encode(one.text))
+    for group, size in sorted(counts.bytes.items()):
+        report.add("bytes per token", size / max(tokens[group], 1), "bytes", n=size, source=group)

@@ -14,6 +14,7 @@ from tokenlayer.core.errors import BadOption, BadText, VocabMismatch, choose
 from tokenlayer.core.outputs import check_free, check_room, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
+from tokenlayer.data.documents import Documents, Source
 from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
 from tokenlayer.models.compare import EvalText, Side, measure
@@ -25,6 +26,9 @@ from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
 from tokenlayer.transfer.target import Target, prepare_target
+
+PARTED = "\n\n"
+"""Between the documents of a text to score."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, units done and units in all."""
@@ -40,6 +44,8 @@ class SwapConfig:
     """`add` appends control tokens that the model uses and the target lacks; `keep` only reports them."""
     pad_multiple: int = 1
     """Rows are padded up to a multiple of this."""
+    split: bool = False
+    """Gives the tables of a single-file checkpoint a file of their own, so that later swaps link the body."""
     texts: tuple[EvalText, ...] = ()
     """Texts to score before and after."""
     prompts: tuple[str, ...] = ()
@@ -111,7 +117,7 @@ def swap(
         check_room(out, needed_bytes(source.checkpoint, job.rows, out=out), "the new checkpoint")
         before = _side(job, config, progress)
         with fresh_folder(out, force=force) as folder:
-            report.warnings += _write(job, folder, report)
+            report.warnings += _write(job, folder, config, report)
             after = _side(job, config, progress, written=folder)
             swap_report.complete(report, job, config, before, after)
             report.add("seconds", time.perf_counter() - began, "s")
@@ -172,7 +178,7 @@ def _check_rows(checkpoint: Checkpoint, tokenizer: LoadedTokenizer) -> None:
     )
 
 
-def _write(job: Job, folder: Path, report: Report) -> list[str]:
+def _write(job: Job, folder: Path, config: SwapConfig, report: Report) -> list[str]:
     """Writes the checkpoint and reads it back; returns notes of the writing."""
     tables = job.tables()
     checkpoint = job.source.checkpoint
@@ -184,6 +190,7 @@ def _write(job: Job, folder: Path, report: Report) -> list[str]:
         special_ids=_special_ids(job),
         files=job.target.files(job.source.tokenizer),
         token_map=job.target.token_map,
+        split=config.split,
     )
     report.data["checks"] = verify_checkpoint(folder, checkpoint, tables, job.target.tokenizer)
     return notes
@@ -252,35 +259,23 @@ def settings_of(config: SwapConfig) -> dict[str, Any]:
     return plain
 
 
-def read_texts(paths: Sequence[tuple[Path, str]], most_bytes: int) -> tuple[EvalText, ...]:
-    """Reads the first `most_bytes` of each file as a text to score, cut at a whole character.
+def read_texts(sources: Sequence[Source], most_bytes: int) -> tuple[EvalText, ...]:
+    """Reads the first `most_bytes` of each source as a text to score; documents are parted by an empty line.
 
     Raises:
-        BadText: a file is missing, empty, or not UTF-8.
+        BadText: a source is missing, damaged, empty, or not UTF-8.
     """
-    texts = []
-    for path, language in paths:
-        texts.append(EvalText(path.name, _read_text(path, most_bytes), language))
-    return tuple(texts)
+    return tuple(EvalText(Path(one.path).name, _first_bytes(one, most_bytes), one.group) for one in sources)
 
 
-def _read_text(path: Path, most_bytes: int) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(most_bytes + 1)
-    except OSError as error:
-        raise BadText(f"cannot read {path}: {error.strerror}", hint="check the path given to --eval") from error
-    whole = len(data) > most_bytes
-    data = data[:most_bytes]
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if not (whole and error.start >= len(data) - 3):
-            raise BadText(
-                f"{path} is not UTF-8 at byte {error.start} (0x{data[error.start]:02x})",
-                hint="convert it first, for example with iconv -t UTF-8",
-            ) from error
-        text = data[: error.start].decode("utf-8")
+def _first_bytes(source: Source, most_bytes: int) -> str:
+    found, size = [], 0
+    for text in Documents([source]).texts():
+        found.append(text)
+        size += len(text.encode("utf-8")) + len(PARTED)
+        if size > most_bytes:
+            break
+    text = PARTED.join(found).encode("utf-8")[:most_bytes].decode("utf-8", "ignore")
     if not text.strip():
-        raise BadText(f"{path} is empty", hint="give an --eval file with some text in it")
+        raise BadText(f"{source.path} is empty", hint="give an --eval file with some text in it")
     return text

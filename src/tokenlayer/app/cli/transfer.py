@@ -22,8 +22,10 @@ def transfer() -> None:
 
 @app.command("swap", epilog=EXAMPLE)
 def swap(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder or hub id.")],
-    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder, hub id or tokenizer.json.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .gguf file or hub id.")],
+    tokenizer: Annotated[
+        str, typer.Argument(metavar="TOKENIZER", help="Folder, tokenizer.json, .model, .tiktoken, .gguf, hub id.")
+    ],
     *,
     out: common.Out,
     init: Annotated[str, typer.Option(help="How new rows are made; see `tokenlayer list transfer`.")] = "pieces",
@@ -41,6 +43,9 @@ def swap(
     ] = "add",
     pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
     pad_multiple: Annotated[int, typer.Option(min=1, help="Round the number of rows up to a multiple of this.")] = 1,
+    split: Annotated[
+        bool, typer.Option("--split", help="Tables in a file of their own: later swaps link the other one.")
+    ] = False,
     dtype: common.Dtype = None,
     device: common.Device = "cpu",
     seed: common.Seed = 0,
@@ -66,6 +71,7 @@ def swap(
         specials=specials,
         pre_tokenizer=pre_tokenizer,
         pad_multiple=pad_multiple,
+        split=split,
         dtype=dtype,
         device=device,
         seed=seed,
