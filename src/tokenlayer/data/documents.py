@@ -85,16 +85,16 @@ class Documents:
         return (document.text for document in self)
 
     def _of_source(self, source: Source, share: _Share, tally: Tally) -> Iterator[tuple[Document, int]]:
-        left = share.bound
+        left, label = share.bound, source.label
         for name, text in read_source(source, self.options, tally):
             if self.progress is not None:
                 self.progress(len(text.encode()))
             for part_name, part in self._cut(name, text, share):
                 size = len(part.encode())
-                for _ in range(self._copies(source.label, part_name, share.rate)):
+                for _ in range(self._copies(label, part_name, share.rate)):
                     if size <= left:
                         left -= size
-                        yield Document(part, source.label, part_name), size
+                        yield Document(part, label, part_name), size
                     elif left < share.bound:
                         return  # the share is used up
 

@@ -16,9 +16,11 @@ from tokenlayer.data.documents import Document, Documents, ReadOptions, Source, 
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.tokenizer.config import LearnConfig
 from tokenlayer.tokenizer.gigabpe_trainer import Trained, train
-from tokenlayer.tokenizer.memory import estimate_training, peak_memory
+from tokenlayer.tokenizer.memory import corpus_bytes, estimate_training, peak_memory
 from tokenlayer.tokenizer.shape import Shape, shape_of
 
+ALWAYS_FITS = 50_000_000
+"""Bytes of text below which memory is not estimated first: it takes longer than it can save."""
 MEASURED_BYTES = 8_000_000
 """Size of the sample of the texts on which bytes per token is measured, for each group of sources."""
 
@@ -61,7 +63,9 @@ def learn(
     report.settings = {"sources": [str(s) for s in sources], "out": str(out), "like": str(like or "")}
     if dry_run or not _streams(sources):
         places = [s if isinstance(s, Source) else parse_source(s) for s in sources]
-        estimate_training(places, config, shape, options=options).tell(report)
+        size = corpus_bytes(places, config, options)
+        if dry_run or size is None or size > ALWAYS_FITS:
+            estimate_training(places, config, shape, options=options).tell(report)
     if dry_run:
         return report
     documents = Documents(sources, options=options, limit_bytes=config.limit_bytes, seed=config.seed, progress=progress)

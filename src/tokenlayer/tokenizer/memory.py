@@ -102,7 +102,7 @@ def estimate_training(
     random.Random(derive_seed(config.seed, "estimate")).shuffle(texts)
     sizes, distinct, pretoken_bytes = _growth(texts, shape)
     exponent = _heaps_exponent(sizes, distinct)
-    total = _corpus_bytes(sources, config, options)
+    total = corpus_bytes(sources, config, options)
     free = available_memory() if available_bytes is None else available_bytes
     per_one = PER_PRETOKEN[shape.kind] + PER_BYTE[shape.kind] * pretoken_bytes / max(distinct[-1], 1)
     factor = max(total or 0, sizes[-1], 1) / max(sizes[-1], 1)
@@ -162,7 +162,8 @@ def _heaps_exponent(sizes: Sequence[int], distinct: Sequence[int]) -> float:
     return float(np.clip(np.polyfit(x, y, 1)[0], 0.05, 1.0))
 
 
-def _corpus_bytes(sources: Sequence[Source], config: LearnConfig, options: ReadOptions) -> int | None:
+def corpus_bytes(sources: Sequence[Source], config: LearnConfig, options: ReadOptions) -> int | None:
+    """Returns the bytes of text that would be read, weights and limit included; None when nobody can know."""
     sizes = [source_bytes(s, options) for s in sources]
     if any(n is None for n in sizes):
         return config.limit_bytes
