@@ -53,10 +53,7 @@ def _checkpoint(path: Path, report: Report) -> Checkpoint | None:
     size = sum(info.bytes for info in checkpoint.tensors.values())
     facts = [
         ("architecture", checkpoint.architecture or "not named in config.json"),
-        (
-            "kind",
-            {"decoder": "decoder", "masked": "encoder with a masked head"}.get(checkpoint.kind, "encoder, no head"),
-        ),
+        ("kind", KINDS[checkpoint.kind]),
         ("input rows", f"{rows.input}, {rows.rows} x {rows.dim}, {checkpoint.dtype}".replace("torch.", "")),
         ("output rows", rows.output or ("tied to the input rows" if rows.tied else "none")),
         ("output bias", ", ".join(rows.biases) or "none"),

@@ -84,13 +84,15 @@ def auto_tokenizer_differs(folder: Path, tokenizer: LoadedTokenizer, probes: Seq
     """Says in a sentence how `AutoTokenizer` differs from tokenizer.json; empty when it does not."""
     from transformers import AutoTokenizer
 
+    theirs: Any = None
     try:
         with quiet_transformers():
             theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            found = [theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"] for text in probes]
     except Exception as error:  # tokenizer classes raise whatever their files lead to
-        return f"AutoTokenizer cannot load {folder}: {type(error).__name__}: {str(error)[:120]}"
-    for text in probes:
-        got = theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        what = "load" if theirs is None else f"({type(theirs).__name__}) encode with"
+        return f"AutoTokenizer cannot {what} {folder}: {type(error).__name__}: {str(error)[:120]}"
+    for text, got in zip(probes, found, strict=True):
         wanted = tokenizer.encode(text)
         if got != wanted:
             shown = json.dumps(text[:40], ensure_ascii=False)
