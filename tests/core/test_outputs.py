@@ -12,6 +12,12 @@ def listed(folder):
     return sorted(p.name for p in folder.iterdir())
 
 
+def write_and_raise(out, fault):
+    with fresh_folder(out, force=True) as folder:
+        (folder / "config.json").write_text("new")
+        raise fault
+
+
 def test_a_folder_appears_only_at_the_end(tmp_path):
     with fresh_folder(tmp_path / "deep" / "out") as folder:
         (folder / "config.json").write_text("{}")
@@ -26,9 +32,8 @@ def test_whatever_goes_wrong_nothing_half_written_stays(fault, tmp_path):
     old = tmp_path / "out"
     old.mkdir()
     (old / "config.json").write_text("old")
-    with pytest.raises(fault), fresh_folder(old, force=True) as folder:
-        (folder / "config.json").write_text("new")
-        raise fault
+    with pytest.raises(fault):
+        write_and_raise(old, fault)
     assert listed(tmp_path) == ["out"]
     assert (old / "config.json").read_text() == "old"
 
