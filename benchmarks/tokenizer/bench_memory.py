@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from tokenlayer.data.cutter import Cutter
-from tokenlayer.data.documents import Documents, parse_source
+from tokenlayer.data.documents import Documents, ReadOptions, parse_source
 from tokenlayer.tokenizer.config import LearnConfig
 from tokenlayer.tokenizer.memory import estimate_training, peak_memory
 from tokenlayer.tokenizer.shape import shape_of
@@ -50,7 +50,7 @@ def main() -> None:
             cutter, seen = Cutter(untrained(shape)), set()
             for text in Documents(given.sources, limit_bytes=mb * 10**6).texts():
                 seen.update(cutter(text))
-            expected = estimate_training([parse_source(s) for s in given.sources], config, shape)
+            expected = estimate_training([parse_source(s) for s in given.sources], config, shape, options=ReadOptions())
             row |= {"kind": kind, "distinct": len(seen), "characters": sum(map(len, seen))}
             row |= {"expected_mb": expected.memory_bytes / 1e6, "expected_distinct": expected.distinct}
             row |= {"exponent": expected.heaps_exponent, "error": expected.memory_bytes / 1e6 / row["peak_mb"] - 1}
