@@ -110,7 +110,7 @@ def compare(method: str, given: argparse.Namespace) -> dict[str, object]:
     difference = np.abs(made - theirs).max(axis=1)
     mixed = [i for i, rule in enumerate(plan.origin) if rule == "neighbours"]
     apart = [i for i in mixed if difference[i] > 1e-4]
-    why = {i: explain(i, theirs[i]) for i in apart}
+    why = dict(zip(apart, explain(apart, theirs), strict=True))
     left = [i for i in apart if not why[i]]
     same = [i for i in mixed if difference[i] <= 1e-4]
     return {
@@ -140,6 +140,7 @@ def ours_wechsel(work: Path, rows):
     from tokenlayer.data.dictionaries import Dictionary
     from tokenlayer.data.vector_files import read_vectors
     from tokenlayer.transfer.parts import Pair
+    from tokenlayer.transfer.token_vectors import is_broken
     from tokenlayer.transfer.wechsel import WechselConfig, shared_space, wechsel
 
     source, target = load(work / "source.json"), load(work / "target.json")
@@ -153,15 +154,18 @@ def ours_wechsel(work: Path, rows):
     seconds = time.perf_counter() - start
     space = shared_space(pair, *vectors, WechselConfig(), dictionary)
 
-    def explain(i: int, row) -> str:
+    def explain(ids: list[int], theirs) -> list[str]:
         """Why the peer may choose other neighbours: a tie at the k-th place, or a special token among them."""
-        cosines = nearest(space.target[i : i + 1], space.source, 11).cosines[0]
-        if cosines[9] - cosines[10] < BY_TIES:
-            return "tie at the tenth place"
+        cosines = nearest(space.target[ids], space.source, 11).cosines
         special = [source.vocab.names[j] for j in source.vocab.control_ids()]
+        special += [b.decode("utf-8", "replace").strip() for b in source.vocab.tokens if is_broken(b)]
         looked_up = torch.from_numpy(vectors[0].vectors(special)) @ _rotation(vectors, dictionary)
-        near = torch.nn.functional.cosine_similarity(space.target[i], looked_up).max()
-        return "a special token is a neighbour there" if near > cosines[9] - BY_TIES else ""
+        near = nearest(space.target[ids], looked_up, 1).cosines[:, 0]
+        tied, beside = cosines[:, 9] - cosines[:, 10] < BY_TIES, near > cosines[:, 9] - BY_TIES
+        return [
+            "tie at the tenth place" if t else "a special token or a broken one (U+FFFD) is a neighbour there" * bool(b)
+            for t, b in zip(tied.tolist(), beside.tolist(), strict=True)
+        ]
 
     return plan, explain, seconds
 
@@ -190,10 +194,9 @@ def ours_focus(work: Path, rows):
     pair.__dict__["matches"] = peer_matches(pair)
     again = focus(pair, vectors).apply(rows).numpy()
 
-    def explain(i: int, row) -> str:
-        return "equal once tokens are matched as the peer does, by decoded text" * bool(
-            np.abs(again[i] - row).max() < 1e-4
-        )
+    def explain(ids: list[int], theirs) -> list[str]:
+        equal = np.abs(again[ids] - theirs[ids]).max(axis=1) < 1e-4
+        return ["equal once tokens are matched as the peer does, by decoded text" * bool(e) for e in equal]
 
     return plan, explain, seconds
 

@@ -47,7 +47,7 @@ def main() -> None:
     size = 1000 if args.quick else args.text_bytes
     texts = {name: cut(Path(path), size) for name, path in (t.split("=", 1) for t in args.texts)}
     targets = args.targets or sorted(p.parent.name for p in args.tokenizers.glob("*/tokenizer.json"))
-    inits, seeds = list(INITIALISERS), SEEDS
+    inits, seeds = [name for name, one in INITIALISERS.items() if not one.needs], SEEDS
     if args.quick:
         targets, inits, seeds = targets[:1], ["pieces", "copy"], SEEDS[:1]
     args.out.mkdir(parents=True, exist_ok=True)

@@ -213,11 +213,13 @@ def test_interrupt(run, monkeypatch):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_stopped_run_leaves_nothing_behind(tmp_path, number):
     code = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tokenlayer.app import api
 from tokenlayer.app.cli import main
 from tokenlayer.core.outputs import fresh_folder
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 
 def swap(model, tokenizer, out, **options):
     with fresh_folder(Path(out)) as folder:

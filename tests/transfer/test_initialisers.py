@@ -16,6 +16,7 @@ from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.pieces import pieces
 
 DIM = 12
+PLAIN = [name for name, one in INITIALISERS.items() if not one.needs]
 PAIRS = [*permutations(("byte-level", "sentencepiece-bpe", "unigram"), 2), ("wordpiece", "byte-level")]
 
 
@@ -79,7 +80,7 @@ def expected(name, pair, old):
 
 
 @pytest.mark.parametrize("names", PAIRS, ids="->".join)
-@pytest.mark.parametrize("init", INITIALISERS)
+@pytest.mark.parametrize("init", PLAIN)
 def test_rows_are_those_of_a_plain_loop(init, names, vocabs):
     pair = Pair(*(vocabs[name] for name in names))
     old = old_rows(pair.source)
@@ -93,7 +94,7 @@ def test_rows_are_those_of_a_plain_loop(init, names, vocabs):
     assert INITIALISERS[init].random == bool(noisy)
 
 
-@pytest.mark.parametrize("init", [name for name, one in INITIALISERS.items() if one.random])
+@pytest.mark.parametrize("init", [name for name in PLAIN if INITIALISERS[name].random])
 def test_drawn_rows_have_mean_and_spread_of_the_source_rows(init, vocabs):
     pair = Pair(vocabs["byte-level"], vocabs["sentencepiece-bpe"])
     base = old_rows(pair.source, dim=4).double()
@@ -116,7 +117,7 @@ def test_drawn_rows_have_mean_and_spread_of_the_source_rows(init, vocabs):
     assert (abs(found - full) < 5 * error).all()
 
 
-@pytest.mark.parametrize("init", INITIALISERS)
+@pytest.mark.parametrize("init", PLAIN)
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(init, vocabs):
     pair = Pair(vocabs["byte-level"], vocabs["unigram"])
     old = old_rows(pair.source, dtype=torch.bfloat16)
@@ -147,7 +148,7 @@ def test_padded_source_rows_take_no_part(vocabs):
     old = old_rows(pair.source)
     spoiled = old.clone()
     spoiled[len(pair.source) :] = float("nan")
-    for init in INITIALISERS:
+    for init in PLAIN:
         plan = make_plan(init, pair)
         assert torch.equal(plan.apply(old), plan.apply(spoiled))
 
@@ -155,3 +156,11 @@ def test_padded_source_rows_take_no_part(vocabs):
 def test_an_unknown_name_gets_the_nearest(vocabs):
     with pytest.raises(BadOption, match="pieces"):
         make_plan("piecs", Pair(vocabs["unigram"], vocabs["unigram"]))
+
+
+@pytest.mark.parametrize("init", [name for name, one in INITIALISERS.items() if one.needs])
+def test_what_is_needed_and_not_given_is_named_with_the_option(init, vocabs):
+    pair = Pair(vocabs["byte-level"], vocabs["unigram"])
+    with pytest.raises(BadOption, match=f"init {init} needs {INITIALISERS[init].needs[0]}") as error:
+        make_plan(init, pair)
+    assert "--" in error.value.hint

@@ -163,7 +163,7 @@ def test_padded_source_rows_never_become_token_rows(tmp_path):
     model.get_input_embeddings().weight.data[size:] = 1e6
     model.save_pretrained(source)
     target = write(tmp_path / "target", sentencepiece_bpe())
-    for init in INITIALISERS:
+    for init in (name for name, one in INITIALISERS.items() if not one.needs):
         swap(source, target, tmp_path / init, SwapConfig(init=init))
         assert load(tmp_path / init).get_input_embeddings().weight.abs().max() < 100
 

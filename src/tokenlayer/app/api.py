@@ -1,6 +1,6 @@
 """The library's entries in Python: each command is one of these calls."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ def swap(
     eval: Sequence[str] = (),
     eval_bytes: int = 20_000,
     generate: Sequence[str] = (),
+    materials: Mapping[str, Any] | None = None,
     force: bool = False,
     dry_run: bool = False,
     quiet: bool = True,
@@ -29,6 +30,8 @@ def swap(
         eval: `FILE[:LANG]` of each text to score before and after: text, JSON lines, Parquet, a folder, also .zst.
         eval_bytes: bytes of each text that are scored.
         generate: prompts to continue greedily before and after.
+        materials: texts, word vectors, word list or donor that the initialiser needs: the fields of
+            `tokenlayer.transfer.materials.Materials`, such as `{"texts": ("sw.txt",)}`.
         force: replace an existing folder.
         dry_run: report the plan, write nothing.
         quiet: no progress bars.
@@ -40,11 +43,12 @@ def swap(
     from tokenlayer.app.progress import steps
     from tokenlayer.app.report import write_report_files
     from tokenlayer.data.sources import parse_eval_spec
+    from tokenlayer.transfer.materials import Materials
     from tokenlayer.transfer.swap import SwapConfig, read_texts
     from tokenlayer.transfer.swap import swap as run
 
     texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
-    config = SwapConfig(texts=texts, prompts=tuple(generate), **options)
+    config = SwapConfig(texts=texts, prompts=tuple(generate), materials=Materials(**(materials or {})), **options)
     with steps(quiet) as progress:
         return run(
             model,

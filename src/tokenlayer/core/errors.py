@@ -36,6 +36,10 @@ class BadText(TokenLayerError, ValueError):
     """A text or a file of documents cannot be read as it was announced."""
 
 
+class BadVectors(TokenLayerError, ValueError):
+    """Vectors are missing, damaged, of the wrong width, or of a kind that a method cannot use."""
+
+
 class BadOption(TokenLayerError, ValueError):
     """An argument has a value that is not among its choices, or two arguments exclude each other."""
 

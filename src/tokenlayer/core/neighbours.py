@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int
 from torch import Tensor
 
-from tokenlayer.core.errors import BadOption, TokenLayerError
+from tokenlayer.core.errors import BadOption, BadVectors
 
 TILE_BYTES = 64 << 20
 """Cosines that are held at a time; a tile of 1,024 x 16,384 is about the fastest on a CPU."""
@@ -19,12 +19,10 @@ NORM_FLOOR = 1e-8
 _TILE_ROWS = 1024
 _SPARE = 8
 """Candidates beyond k, so that an order that float32 gets wrong is still among them."""
+_RESCORED = 1 << 20
+"""Numbers in float64 that are held at a time while candidates are scored again."""
 _TOO_CLOSE = 4e-6
 """Cosines of unit rows that float32 cannot tell apart: ten times the largest error seen at 1,000 dimensions."""
-
-
-class BadVectors(TokenLayerError, ValueError):
-    """Vectors are missing, damaged, of the wrong width, or of a kind that a method cannot use."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +48,7 @@ def nearest(
     """Finds the `k` keys with the largest cosine to each query.
 
     A query of zeros has no neighbours, a key of zeros is nobody's. Time is that of one dense product and a little;
-    memory is the result, a float32 copy of the keys, and about twice `tile_bytes`.
+    memory is the result, a float32 copy of the keys (two if some are zeros), and about twice `tile_bytes`.
 
     Args:
         queries: any length; they need not be normalised.
@@ -67,7 +65,7 @@ def nearest(
     found = Neighbours(torch.full((len(queries), k), -1), torch.zeros(len(queries), k))
     if not len(key_ids) or not len(query_ids):
         return found
-    units = unit_rows(keys[key_ids])
+    units = unit_rows(keys if len(key_ids) == len(keys) else keys[key_ids])
     rows = max(1, min(_TILE_ROWS, tile_bytes // 4))
     for block in query_ids.split(rows):
         ids, cosines = _nearest_units(unit_rows(queries[block]), units, min(k, len(units)), max(1, tile_bytes // 4))
@@ -96,8 +94,9 @@ def _nearest_units(
     ids, cosines = _ranked(candidates, _cosines(queries, keys, candidates), k)
     if width < len(keys):
         unsure = torch.nonzero(rough[:, k - 1] - rough[:, -1] < _TOO_CLOSE).flatten()
-        for rows in unsure.split(max(1, tile // (4 * min(len(keys), _TILE_ROWS) * keys.shape[1]))):
-            ids[rows], cosines[rows] = _searched_again(queries[rows], keys, k)
+        if len(unsure):  # splitting nothing gives one empty block
+            for rows in unsure.split(max(1, tile // (4 * min(len(keys), _TILE_ROWS) * keys.shape[1]))):
+                ids[rows], cosines[rows] = _searched_again(queries[rows], keys, k)
     return ids, cosines
 
 
@@ -119,8 +118,9 @@ def _candidates(queries: Tensor, keys: Tensor, width: int, tile: int) -> tuple[T
 
 def _cosines(queries: Tensor, keys: Tensor, ids: Tensor) -> Tensor:
     """Cosines of each query to its own keys in float64; equal keys give equal bits wherever they stand."""
-    doubled = queries.double()
-    return torch.stack([(doubled * keys[column].double()).sum(dim=1) for column in ids.T], dim=1)
+    rows = max(1, _RESCORED // (ids.shape[1] * keys.shape[1]))
+    parts = zip(queries.split(rows), ids.split(rows), strict=True)
+    return torch.cat([(q.double()[:, None] * keys[some].double()).sum(dim=2) for q, some in parts])
 
 
 def _ranked(ids: Tensor, cosines: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -149,6 +149,8 @@ def _check(queries: Tensor, keys: Tensor, k: int, tile_bytes: int) -> None:
     if tile_bytes < 1:
         raise BadOption(f"tile_bytes is {tile_bytes}, expected at least 1")
     for name, table in (("query", queries), ("key", keys)):
-        broken = torch.nonzero(~torch.isfinite(table.sum(dim=1, dtype=torch.float64))).flatten()
-        if len(broken):
-            raise BadVectors(f"{name} {int(broken[0])} has an entry that is not a finite number")
+        for start in range(0, len(table), _TILE_ROWS):
+            total = table[start : start + _TILE_ROWS].sum(dim=1, dtype=torch.float64)
+            broken = torch.nonzero(~torch.isfinite(total)).flatten()
+            if len(broken):
+                raise BadVectors(f"{name} {start + int(broken[0])} has an entry that is not a finite number")

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from tokenlayer.models.loading import most_positions
 from tokenlayer.models.score import TextScores, WindowConfig, next_byte_agreement, score_text
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 
+LONGEST_LINE = 512
+"""Tokens of a line that are read by a model that does not say how many it can read."""
 NEW_TOKENS = 40
 """Length of a greedy continuation."""
 
@@ -99,7 +102,7 @@ def line_vectors(model: nn.Module, tokenizer: LoadedTokenizer, lines: Sequence[s
     """Mean last hidden state of each non-empty line (as sentence encoders pool), shape `(lines, dim)`."""
     vectors = []
     for line in _some(lines, most):
-        ids = list(tokenizer.backend.encode(line).ids)[: _positions(model)]
+        ids = list(tokenizer.backend.encode(line).ids)[: most_positions(model) or LONGEST_LINE]
         with torch.inference_mode():
             hidden = model(input_ids=torch.tensor([ids], device=next(model.parameters()).device)).last_hidden_state
         vectors.append(hidden[0].float().mean(dim=0).cpu())
@@ -109,10 +112,6 @@ def line_vectors(model: nn.Module, tokenizer: LoadedTokenizer, lines: Sequence[s
 def _some(lines: Sequence[str], most: int) -> Iterator[str]:
     full = [line for line in lines if line.strip()]
     yield from full[:most]
-
-
-def _positions(model: nn.Module) -> int:
-    return int(getattr(model.config, "max_position_embeddings", None) or 512)
 
 
 def agreement(before: Side, after: Side, name: str) -> tuple[float, int]:

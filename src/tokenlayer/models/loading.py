@@ -49,6 +49,21 @@ class OpenedModel:
         return pad if counted and isinstance(pad, int) else None
 
 
+def most_positions(model: nn.Module) -> int | None:
+    """How many tokens the model can read at once, or None when it does not say.
+
+    RoBERTa and its kin start to count after their pad id.
+    """
+    config: Any = model.config
+    config = getattr(config, "text_config", config)
+    most = getattr(config, "max_position_embeddings", None)
+    if not most:
+        return None
+    pad = getattr(config, "pad_token_id", None)
+    counted = getattr(config, "model_type", "") in PAD_COUNTS_POSITIONS
+    return int(most) - ((1 if pad is None else int(pad)) + 1 if counted else 0)
+
+
 @contextmanager
 def opened_model(where: str | Path, scratch: Path) -> Iterator[OpenedModel]:
     """Opens a checkpoint folder, a GGUF file, or a hub id `org/name` (the only case that touches the network).

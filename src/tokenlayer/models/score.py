@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.scores import TokenScores
-from tokenlayer.models.loading import PAD_COUNTS_POSITIONS
+from tokenlayer.models.loading import most_positions
 from tokenlayer.models.losses import Head, TileScores, captured_hidden, check_head, head_of, linear_scores
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 
@@ -181,6 +181,10 @@ class _Run:
         front = [roles[r] for r in ("cls", "bos") if r in roles][:1]
         back = [roles[r] for r in ("sep", "eos") if r in roles][:1]
         room = self.config.window - len(front) - len(back)
+        if room < 1:
+            raise BadOption(
+                f"window is {self.config.window}, expected more than the {len(front + back)} marks around it"
+            )
         pieces, done = [], 0
         for begin in range(0, len(ids), room):
             part = ids[begin : begin + room]
@@ -251,10 +255,7 @@ def _first_bytes(tokenizer: LoadedTokenizer) -> Tensor:
 
 def _fit(config: WindowConfig, model: nn.Module) -> WindowConfig:
     """The window cut down to the positions that the model has."""
-    text = getattr(model.config, "text_config", model.config)
-    most = getattr(text, "max_position_embeddings", None) or config.window
-    if getattr(text, "model_type", "") in PAD_COUNTS_POSITIONS:
-        most -= 2  # positions start after the padding id
+    most = most_positions(model) or config.window
     if config.window <= most:
         return config
     return WindowConfig(most, min(config.stride, max(1, most // 2)), config.batch, config.mask_every)

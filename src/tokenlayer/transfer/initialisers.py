@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from tokenlayer.core.errors import choose
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.transfer import baselines
+from tokenlayer.transfer.focus import FocusConfig, focus
+from tokenlayer.transfer.materials import Given, check_given
+from tokenlayer.transfer.ofa import OfaConfig, ofa
 from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.pieces import pieces
+from tokenlayer.transfer.wechsel import WechselConfig, wechsel
 
 
 @dataclass(frozen=True)
@@ -15,64 +19,119 @@ class Initialiser:
     """One way to make rows.
 
     Attributes:
-        make: `(pair, seed) -> plan`.
+        make: `(given, seed) -> plan`.
         random: whether the seed matters.
         about: one sentence for `tokenlayer list transfer`.
         paper: where it is described, or `""`.
+        needs: what the user must give, in the words of `Materials.have`.
     """
 
-    make: Callable[[Pair, int], RowPlan]
+    make: Callable[[Given, int], RowPlan]
     random: bool
     about: str
     paper: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def _wechsel(given: Given, seed: int) -> RowPlan:
+    ngrams = given.source_vectors.ngrams is not None and given.target_vectors.ngrams is not None
+    return wechsel(
+        given.pair,
+        given.source_vectors,
+        given.target_vectors,
+        WechselConfig(ngrams=ngrams, seed=seed),
+        dictionary=given.dictionary,
+        source_encode=given.source.encode_batch if given.source else None,
+        target_encode=given.target.encode_batch if given.target else None,
+        warn=given.warn,
+    )
+
+
+def _ofa(given: Given, seed: int) -> RowPlan:
+    return ofa(
+        given.pair,
+        given.target_vectors,
+        OfaConfig(seed=seed),
+        source_encode=given.source.encode_batch if given.source else None,
+        target_encode=given.target.encode_batch if given.target else None,
+        warn=given.warn,
+    )
+
+
+def _focus(given: Given, seed: int) -> RowPlan:
+    return focus(given.pair, given.token_vectors, FocusConfig(seed=seed))
 
 
 INITIALISERS: dict[str, Initialiser] = {
     "pieces": Initialiser(
-        lambda pair, seed: pieces(pair),
+        lambda given, seed: pieces(given.pair),
         False,
         "copy shared tokens, others are the mean of the source pieces that spell them",
         "Gee et al., Fast Vocabulary Transfer for Language Model Compression, EMNLP Industry 2022",
     ),
     "copy": Initialiser(
-        lambda pair, seed: baselines.copy(pair, seed=seed),
+        lambda given, seed: baselines.copy(given.pair, seed=seed),
         False,
         "copy shared tokens, others are the mean row",
     ),
     "copy-gaussian": Initialiser(
-        lambda pair, seed: baselines.copy(pair, fallback="gaussian", seed=seed),
+        lambda given, seed: baselines.copy(given.pair, fallback="gaussian", seed=seed),
         True,
         "copy shared tokens, others are drawn around the mean row",
     ),
     "copy-gaussian-full": Initialiser(
-        lambda pair, seed: baselines.copy(pair, fallback="gaussian-full", seed=seed),
+        lambda given, seed: baselines.copy(given.pair, fallback="gaussian-full", seed=seed),
         True,
         "copy shared tokens, others are drawn with the full covariance of the source rows",
     ),
-    "mean": Initialiser(lambda pair, seed: baselines.mean(pair), False, "every token is the mean row"),
+    "mean": Initialiser(lambda given, seed: baselines.mean(given.pair), False, "every token is the mean row"),
     "gaussian": Initialiser(
-        lambda pair, seed: baselines.gaussian(pair, seed=seed),
+        lambda given, seed: baselines.gaussian(given.pair, seed=seed),
         True,
         "every token is drawn around the mean row",
     ),
     "gaussian-full": Initialiser(
-        lambda pair, seed: baselines.gaussian(pair, kind="gaussian-full", seed=seed),
+        lambda given, seed: baselines.gaussian(given.pair, kind="gaussian-full", seed=seed),
         True,
         "every token is drawn with the full covariance of the source rows",
         "Hewitt, Initializing New Word Embeddings for Pretrained Language Models, 2021",
     ),
     "random": Initialiser(
-        lambda pair, seed: baselines.random(pair, seed=seed),
+        lambda given, seed: baselines.random(given.pair, seed=seed),
         True,
         "every token is drawn around zero",
+    ),
+    "wechsel": Initialiser(
+        _wechsel,
+        True,
+        "mean of the source tokens that mean the same in aligned word vectors, shared tokens too",
+        "Minixhofer et al., WECHSEL, NAACL 2022",
+        needs=("target vectors", "source vectors"),
+    ),
+    "ofa": Initialiser(
+        _ofa,
+        True,
+        "copy shared tokens, others are the mean of source tokens near them in multilingual word vectors",
+        "Liu et al., OFA, Findings of NAACL 2024",
+        needs=("shared vectors",),
+    ),
+    "focus": Initialiser(
+        _focus,
+        True,
+        "copy shared tokens, others are mixed from shared tokens that are used alike in the texts",
+        "Dobler and de Melo, FOCUS, EMNLP 2023",
+        needs=("texts",),
     ),
 }
 
 
-def make_plan(name: str, pair: Pair, seed: int = 0) -> RowPlan:
+def make_plan(name: str, given: Given | Pair, seed: int = 0) -> RowPlan:
     """Returns the row plan of the initialiser `name`.
 
     Raises:
-        BadOption: an unknown name, with the nearest match.
+        BadOption: an unknown name, with the nearest match; or something that it needs is not given.
     """
-    return INITIALISERS[choose("init", name, INITIALISERS)].make(pair, seed)
+    chosen = INITIALISERS[choose("init", name, INITIALISERS)]
+    given = Given(given) if isinstance(given, Pair) else given
+    check_given(name, chosen.needs, given.materials)
+    return chosen.make(given, seed)

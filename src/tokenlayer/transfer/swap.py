@@ -25,6 +25,7 @@ from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
+from tokenlayer.transfer.materials import Given, Materials, check_given
 from tokenlayer.transfer.target import Target, prepare_target
 
 PARTED = "\n\n"
@@ -40,6 +41,8 @@ class SwapConfig:
 
     init: str = "pieces"
     """How new rows are made: a name in `tokenlayer list transfer`."""
+    materials: Materials = field(default_factory=Materials)
+    """Texts, word vectors, word list or donor model, for initialisers that need them."""
     specials: str = "add"
     """`add` appends control tokens that the model uses and the target lacks; `keep` only reports them."""
     pad_multiple: int = 1
@@ -62,7 +65,7 @@ class SwapConfig:
     """Pre-tokenizer of a bare tiktoken rank file."""
 
     def __post_init__(self) -> None:
-        choose("init", self.init, INITIALISERS)
+        check_given(choose("init", self.init, INITIALISERS), INITIALISERS[self.init].needs, self.materials)
         if self.pad_multiple < 1:
             raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1", hint="1 pads nothing")
         names = [t.name for t in self.texts]
@@ -136,12 +139,14 @@ class Job:
         target: the target tokenizer, made ready.
         plan: one row per target token, then padded rows.
         asked: what the target tokenizer was called.
+        warnings: what the initialiser found unusual.
     """
 
     source: OpenedModel
     target: Target
     plan: RowPlan
     asked: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -161,9 +166,19 @@ class Job:
 def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> Job:
     _check_rows(source.checkpoint, source.tokenizer)
     target = prepare_target(source.tokenizer, wanted, config.specials, source.fixed_pad)
-    plan = make_plan(config.init, target.pair, config.seed)
+    warnings: list[str] = []
+    checkpoint = source.checkpoint
+    given = Given(
+        target.pair,
+        source.tokenizer,
+        target.tokenizer,
+        lambda: checkpoint.read(checkpoint.rows.input),
+        config.materials,
+        warnings.append,
+    )
+    plan = make_plan(config.init, given, config.seed)
     rows = -(-len(target.tokenizer.vocab) // config.pad_multiple) * config.pad_multiple
-    return Job(source, target, plan.padded(rows), wanted.where)
+    return Job(source, target, plan.padded(rows), wanted.where, tuple(warnings))
 
 
 def _check_rows(checkpoint: Checkpoint, tokenizer: LoadedTokenizer) -> None:

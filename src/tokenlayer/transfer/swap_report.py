@@ -119,7 +119,7 @@ def _warn(report: Report, job: "Job") -> None:
     duplicates = vocab.duplicates()
     if duplicates:
         report.warn(f"{len(duplicates)} byte strings have several tokens in the new tokenizer; each has the same row")
-    report.warnings += [*job.source.checkpoint.notes, *job.target.tokenizer.warnings]
+    report.warnings += [*job.source.checkpoint.notes, *job.target.tokenizer.warnings, *job.warnings]
 
 
 def _worst(job: "Job", texts: tuple[EvalText, ...]) -> list[tuple[str, int, str, str, str]]:

@@ -38,6 +38,20 @@ def swap(
         list[str] | None,
         typer.Option(metavar="PROMPT", help="Continue PROMPT greedily before and after. Repeat for more."),
     ] = None,
+    texts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Text that the new tokenizer is meant for, for inits that learn from it."),
+    ] = None,
+    source_texts: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Text of the kind that MODEL knows already.")
+    ] = None,
+    vectors: Annotated[str, typer.Option(metavar="FILE", help="Word vectors of the new texts' language.")] = "",
+    source_vectors: Annotated[str, typer.Option(metavar="FILE", help="Word vectors of the language MODEL knows.")] = "",
+    dictionary: Annotated[str, typer.Option(metavar="TSV", help="Word list: source word TAB target words.")] = "",
+    swap_dictionary: Annotated[
+        bool, typer.Option("--swap-dictionary", help="The word list goes from target to source.")
+    ] = False,
+    donor: Annotated[str, typer.Option(metavar="MODEL", help="A model whose own tokenizer is TOKENIZER.")] = "",
     specials: Annotated[
         str, typer.Option(help="Control tokens that the model uses and TOKENIZER lacks: add, keep.")
     ] = "add",
@@ -68,6 +82,15 @@ def swap(
         eval=evaluate or [],
         eval_bytes=eval_bytes,
         generate=generate or [],
+        materials={
+            "texts": tuple(texts or ()),
+            "source_texts": tuple(source_texts or ()),
+            "vectors": vectors,
+            "source_vectors": source_vectors,
+            "dictionary": dictionary,
+            "swap_dictionary": swap_dictionary,
+            "donor": donor,
+        },
         specials=specials,
         pre_tokenizer=pre_tokenizer,
         pad_multiple=pad_multiple,

@@ -1,0 +1,168 @@
+"""What a user gives an initialiser beside the two tokenizers: texts, word vectors, a dictionary, a donor model."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from tokenlayer.core.errors import BadOption, VocabMismatch
+from tokenlayer.data.dictionaries import Dictionary, read_dictionary
+from tokenlayer.data.documents import Documents, parse_source
+from tokenlayer.data.static_vectors import StaticVectors, VectorConfig, train_vectors
+from tokenlayer.data.vector_files import read_vectors
+from tokenlayer.models.loading import opened_model
+from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.transfer.focus import token_text_vectors
+from tokenlayer.transfer.parts import Pair
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Where the materials are; an initialiser that needs one that is not given says so."""
+
+    texts: tuple[str, ...] = ()
+    """Texts for which the new tokenizer is meant: `[GROUP[=WEIGHT]:]PATH` of each."""
+    source_texts: tuple[str, ...] = ()
+    """Texts of the kind that the model knows already."""
+    vectors: str = ""
+    """Word vectors of the target texts' language; without `source_vectors`, of both languages in one space."""
+    source_vectors: str = ""
+    """Word vectors of the language that the model knows."""
+    dictionary: str = ""
+    """Word list that aligns the two: source word TAB target words."""
+    swap_dictionary: bool = False
+    """The word list goes from target to source."""
+    donor: str = ""
+    """A model whose own tokenizer is the target."""
+    vector_epochs: int = 5
+    """Passes over the texts when word vectors are trained from them."""
+
+    @property
+    def have(self) -> frozenset[str]:
+        """What can be made of these: `texts`, `source vectors`, `target vectors`, `shared vectors`, ..."""
+        both = bool(self.vectors and not self.source_vectors)
+        known = {
+            "texts": bool(self.texts),
+            "source texts": bool(self.source_texts),
+            "target vectors": bool(self.vectors or self.texts),
+            "source vectors": bool(self.source_vectors or self.source_texts or both),
+            "shared vectors": both,
+            "dictionary": bool(self.dictionary),
+            "donor": bool(self.donor),
+        }
+        return frozenset(name for name, there in known.items() if there)
+
+
+OPTIONS = {
+    "texts": "--texts FILE (target-language text)",
+    "source texts": "--source-texts FILE",
+    "target vectors": "--vectors FILE or --texts FILE",
+    "source vectors": "--source-vectors FILE or --source-texts FILE",
+    "shared vectors": "--vectors FILE (one multilingual file, without --source-vectors)",
+    "dictionary": "--dictionary TSV",
+    "donor": "--donor MODEL",
+}
+"""What to type for each thing that `Materials.have` names."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """The materials made ready, each when it is first asked for, and kept for further initialisers.
+
+    Attributes:
+        pair: source and target vocabulary.
+        source: the model's tokenizer; plain initialisers do without, as without `target` and `rows`.
+        target: the tokenizer to move to.
+        rows: reads the model's input rows.
+        materials: see `Materials`.
+        warn: takes one sentence for each thing that is unusual.
+    """
+
+    pair: Pair
+    source: LoadedTokenizer | None = None
+    target: LoadedTokenizer | None = None
+    rows: Callable[[], Tensor] | None = None
+    materials: Materials = field(default_factory=Materials)
+    warn: Callable[[str], object] = lambda sentence: None
+
+    def texts(self) -> Iterator[str]:
+        """The target texts, from the start at each call."""
+        return _texts(self.materials.texts)
+
+    def source_texts(self) -> Iterator[str]:
+        """The source texts, from the start at each call."""
+        return _texts(self.materials.source_texts)
+
+    @cached_property
+    def target_vectors(self) -> StaticVectors:
+        """Word vectors of the target language: read, or trained on the target texts."""
+        return self._vectors(self.materials.vectors, self.materials.texts)
+
+    @cached_property
+    def source_vectors(self) -> StaticVectors:
+        """Word vectors of the source language: read, the target's file if it serves both, or trained."""
+        given = self.materials
+        if given.vectors and not given.source_vectors and not given.source_texts:
+            return self.target_vectors
+        return self._vectors(given.source_vectors, given.source_texts)
+
+    @cached_property
+    def dictionary(self) -> Dictionary | None:
+        """The word list, if one was given."""
+        path = self.materials.dictionary
+        return read_dictionary(path, swap=self.materials.swap_dictionary) if path else None
+
+    @cached_property
+    def token_vectors(self) -> StaticVectors:
+        """Vectors of the target's tokens by name, trained on the target texts cut into tokens."""
+        if self.target is None:
+            raise BadOption("vectors of tokens need the target tokenizer")
+        return token_text_vectors(self.texts, self.pair.target, self.target.encode)
+
+    @cached_property
+    def donor_rows(self) -> Tensor:
+        """Input rows of the donor, one for each target token; zeros for tokens that the donor lacks.
+
+        Raises:
+            VocabMismatch: the donor's tokenizer is not the target.
+        """
+        with TemporaryDirectory() as scratch, opened_model(self.materials.donor, Path(scratch)) as donor:
+            names = {name: i for i, name in enumerate(donor.tokenizer.vocab.names) if name}
+            table = donor.checkpoint.read(donor.checkpoint.rows.input).float()
+            known = [(i, names[name]) for i, name in enumerate(self.pair.target.names) if name in names]
+        text = set(self.pair.target.text_ids())
+        found = sum(i in text for i, _ in known)
+        if found < 0.9 * len(text):
+            raise VocabMismatch(
+                f"the donor {self.materials.donor} has {found} of the {len(text)} target tokens",
+                hint="the donor is a model whose own tokenizer you are moving to",
+            )
+        rows = torch.zeros(len(self.pair.target), table.shape[1])
+        rows[[i for i, _ in known]] = table[[j for _, j in known]]
+        return rows
+
+    def _vectors(self, path: str, texts: Sequence[str]) -> StaticVectors:
+        if path:
+            return read_vectors(path)
+        return train_vectors(partial(_texts, texts), VectorConfig(epochs=self.materials.vector_epochs))
+
+
+def check_given(init: str, needs: Iterable[str], materials: Materials) -> None:
+    """Refuses to start without what an initialiser needs.
+
+    Raises:
+        BadOption: with what is missing and the option that gives it.
+    """
+    missing = [need for need in needs if need not in materials.have]
+    if missing:
+        raise BadOption(
+            f"init {init} needs {', '.join(missing)}", hint="give " + "; ".join(OPTIONS[need] for need in missing)
+        )
+
+
+def _texts(sources: Sequence[str]) -> Iterator[str]:
+    return Documents([parse_source(one) for one in sources]).texts()
