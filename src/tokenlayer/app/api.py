@@ -1,6 +1,7 @@
 """The library's entries in Python: each command is one of these calls."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,13 @@ def swap(
     eval: Sequence[str] = (),
     eval_bytes: int = 20_000,
     generate: Sequence[str] = (),
-    materials: Mapping[str, Any] | None = None,
+    texts: Sequence[str] = (),
+    source_texts: Sequence[str] = (),
+    vectors: str | Path = "",
+    source_vectors: str | Path = "",
+    dictionary: str | Path = "",
+    swap_dictionary: bool = False,
+    donor: str | Path = "",
     force: bool = False,
     dry_run: bool = False,
     quiet: bool = True,
@@ -30,8 +37,13 @@ def swap(
         eval: `FILE[:LANG]` of each text to score before and after: text, JSON lines, Parquet, a folder, also .zst.
         eval_bytes: bytes of each text that are scored.
         generate: prompts to continue greedily before and after.
-        materials: texts, word vectors, word list or donor that the initialiser needs: the fields of
-            `tokenlayer.transfer.materials.Materials`, such as `{"texts": ("sw.txt",)}`.
+        texts: what initialisers need, as the six that follow: see `tokenlayer.transfer.materials.Materials`.
+        source_texts: see `Materials`.
+        vectors: see `Materials`.
+        source_vectors: see `Materials`.
+        dictionary: see `Materials`.
+        swap_dictionary: see `Materials`.
+        donor: see `Materials`.
         force: replace an existing folder.
         dry_run: report the plan, write nothing.
         quiet: no progress bars.
@@ -47,8 +59,20 @@ def swap(
     from tokenlayer.transfer.swap import SwapConfig, read_texts
     from tokenlayer.transfer.swap import swap as run
 
-    texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
-    config = SwapConfig(texts=texts, prompts=tuple(generate), materials=Materials(**(materials or {})), **options)
+    given: dict[str, Any] = {
+        "texts": tuple(texts),
+        "source_texts": tuple(source_texts),
+        "vectors": str(vectors),
+        "source_vectors": str(source_vectors),
+        "dictionary": str(dictionary),
+        "swap_dictionary": swap_dictionary,
+        "donor": str(donor),
+    }
+    scored = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
+    config = SwapConfig(texts=scored, prompts=tuple(generate), materials=Materials(**given), **options)
+    flags: dict[str, Any] = {"model": str(model), "tokenizer": str(tokenizer), "out": str(out), "eval": list(eval)}
+    flags |= {"eval_bytes": eval_bytes, "generate": list(generate), **given}
+    flags |= {name: value for name, value in options.items() if isinstance(value, str | int | float)}
     with steps(quiet) as progress:
         return run(
             model,
@@ -57,7 +81,7 @@ def swap(
             config,
             force=force,
             dry_run=dry_run,
-            finish=write_report_files,
+            finish=partial(write_report_files, flags=flags),
             progress=progress,
         )
 
@@ -104,6 +128,59 @@ def learn(
             dry_run=dry_run,
             progress=advance,
         )
+
+
+def compare(
+    model: str | Path,
+    tokenizers: Sequence[str],
+    out: str | Path,
+    *,
+    eval: Sequence[str],
+    eval_bytes: int = 20_000,
+    inits: Sequence[str] = (),
+    seeds: Sequence[int] = (0, 1, 2),
+    materials: Mapping[str, Any] | None = None,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Scores a model with several tokenizers and initialisers; running it again goes on where it stopped.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        tokenizers: `[NAME:]PATH` of each tokenizer to move to.
+        out: folder for `runs.jsonl`, `report.html` and `tokenlayer.json`.
+        eval: `FILE[:LANG]` of each text to score.
+        eval_bytes: bytes of each text that are scored.
+        inits: names of initialisers; the default of `CompareConfig` when empty.
+        seeds: for initialisers that draw rows.
+        materials: as in `swap`; a path written `NAME:PATH` is for the tokenizer of that name alone.
+        quiet: no progress bar.
+        options: the other fields of `tokenlayer.transfer.comparison.CompareConfig`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; finished runs are kept.
+    """
+    from tokenlayer.app.progress import steps
+    from tokenlayer.app.report import write_comparison
+    from tokenlayer.data.sources import parse_eval_spec, parse_source
+    from tokenlayer.transfer.comparison import Candidate, CompareConfig
+    from tokenlayer.transfer.comparison import compare as run
+    from tokenlayer.transfer.materials import materials_for
+    from tokenlayer.transfer.swap import read_texts
+
+    texts = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
+    chosen = tuple(inits) or CompareConfig.inits
+    config = CompareConfig(inits=chosen, texts=texts, seeds=tuple(seeds), **options)
+    places = [parse_source(spec) for spec in tokenizers]
+    names = [place.group or Path(place.path).stem.removesuffix(".tokenizer") for place in places]
+    found = [
+        Candidate(name, place.path, materials_for(name, materials or {}, names))
+        for name, place in zip(names, places, strict=True)
+    ]
+    with steps(quiet) as progress:
+        report = run(model, found, Path(out), config, progress=progress)
+    write_comparison(report, Path(out))
+    return report
 
 
 def doctor(what: str | Path) -> Report:

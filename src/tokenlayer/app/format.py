@@ -11,8 +11,11 @@ NAMED = {"\n": "⏎", "\t": "⇥", "\r": "␍"}
 NUMERIC = {
     *("before", "after", "value", "change", "n", "share", "rows", "input rows", "output rows", "tokens", "bytes"),
     *("saved", "bytes per token before", "source tokens", "target tokens"),
+    *("tokens saved", "seconds", "MB of the plan", "cosine", "bits per byte", "before, bits per byte"),
 }
 """Columns that are written right-aligned."""
+SHARES = {"share", "tokens saved"}
+"""Columns that hold fractions of one."""
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 """Unicode categories that print nothing, move the cursor, or turn the writing direction."""
 
@@ -46,13 +49,13 @@ def change(metric: Metric) -> str:
 
 
 def cell(value: Any, column: str = "") -> str:
-    """Writes a cell of a table; a column called `share` holds fractions of one."""
+    """Writes a cell of a table; a column of `SHARES` holds fractions of one."""
     if value is None or isinstance(value, bool):
         return {None: DASH, True: "yes", False: "no"}[value]
     if isinstance(value, int) and column.endswith("id"):
         return str(value)  # a name, not a quantity
     if isinstance(value, int | float):
-        return number(value, "share" if column == "share" else "", column)
+        return number(value, "share" if column in SHARES else "", column)
     if isinstance(value, dict):
         return ", ".join(f"{k} {cell(v)}" for k, v in value.items())
     if isinstance(value, list | tuple):

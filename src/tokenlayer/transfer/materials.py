@@ -1,10 +1,11 @@
 """What a user gives an initialiser beside the two tokenizers: texts, word vectors, a dictionary, a donor model."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,6 +150,34 @@ class Given:
         if path:
             return read_vectors(path)
         return train_vectors(partial(_texts, texts), VectorConfig(epochs=self.materials.vector_epochs))
+
+
+def materials_for(name: str, given: Mapping[str, Any], names: Sequence[str]) -> Materials:
+    """The materials of one tokenizer of several: those without a name in front, and those with its own.
+
+    Args:
+        name: the tokenizer.
+        given: fields of `Materials`; a path may be written `NAME:PATH`.
+        names: all tokenizers; any other name in front of a text is its group.
+    """
+
+    def mine(spec: str) -> str | None:
+        owner, colon, path = spec.partition(":")
+        if not colon or owner not in names:
+            return spec
+        return path if owner == name else None
+
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, str):
+            found[key] = mine(value) or ""
+        elif isinstance(value, list | tuple):
+            kept = [path for one in value if (path := mine(one)) is not None]
+            many = key in ("texts", "source_texts")
+            found[key] = tuple(kept) if many else next(iter(kept), "")
+        else:
+            found[key] = value
+    return Materials(**found)
 
 
 def check_given(init: str, needs: Iterable[str], materials: Materials) -> None:

@@ -270,6 +270,7 @@ def peak_memory_mb() -> float:
 def settings_of(config: SwapConfig) -> dict[str, Any]:
     """The config as plain values; texts by name and size, not by content."""
     plain = asdict(replace(config, texts=()))
+    plain |= {f"material {name}": value for name, value in plain.pop("materials").items() if value}
     plain["texts"] = [f"{t.name}:{t.language}" if t.language else t.name for t in config.texts]
     return plain
 

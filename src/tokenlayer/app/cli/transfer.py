@@ -1,5 +1,6 @@
 """`tokenlayer transfer`: give a model another tokenizer."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -82,15 +83,13 @@ def swap(
         eval=evaluate or [],
         eval_bytes=eval_bytes,
         generate=generate or [],
-        materials={
-            "texts": tuple(texts or ()),
-            "source_texts": tuple(source_texts or ()),
-            "vectors": vectors,
-            "source_vectors": source_vectors,
-            "dictionary": dictionary,
-            "swap_dictionary": swap_dictionary,
-            "donor": donor,
-        },
+        texts=texts or [],
+        source_texts=source_texts or [],
+        vectors=vectors,
+        source_vectors=source_vectors,
+        dictionary=dictionary,
+        swap_dictionary=swap_dictionary,
+        donor=donor,
         specials=specials,
         pre_tokenizer=pre_tokenizer,
         pad_multiple=pad_multiple,
@@ -100,6 +99,66 @@ def swap(
         seed=seed,
         dry_run=dry_run,
         force=force,
+        quiet=quiet or as_json,
+    )
+    render(report, as_json=as_json, quiet=quiet)
+
+
+COMPARE_EXAMPLE = """\b
+Example:
+  tokenlayer transfer compare MODEL --to tr:tok-tr --to qwen:qwen3/tokenizer.json --out runs --eval news.txt:tr
+      --init pieces --init focus --texts tr:train-tr.txt
+"""
+
+
+@app.command("compare", epilog=COMPARE_EXAMPLE)
+def compare(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .gguf file or hub id.")],
+    *,
+    to: Annotated[list[str], typer.Option(metavar="[NAME:]TOKENIZER", help="A tokenizer to move to. Repeat for more.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs; those that are finished are not repeated.")],
+    evaluate: Annotated[list[str], typer.Option("--eval", metavar="FILE[:LANG]", help="Text to score. Repeat.")],
+    eval_bytes: Annotated[int, typer.Option(min=1, help="Bytes scored of each text.")] = 20_000,
+    init: Annotated[list[str] | None, typer.Option(help="An initialiser; see `tokenlayer list transfer`.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="For initialisers that draw rows; 0, 1, 2 if none.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Option(metavar="[NAME:]FILE", help="Text that a tokenizer is meant for.")
+    ] = None,
+    source_texts: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Text of the kind that MODEL knows already.")
+    ] = None,
+    vectors: Annotated[list[str] | None, typer.Option(metavar="[NAME:]FILE", help="Word vectors.")] = None,
+    source_vectors: Annotated[str, typer.Option(metavar="FILE", help="Word vectors of MODEL's language.")] = "",
+    dictionary: Annotated[list[str] | None, typer.Option(metavar="[NAME:]TSV", help="Word list.")] = None,
+    donor: Annotated[list[str] | None, typer.Option(metavar="[NAME:]MODEL", help="Model of that tokenizer.")] = None,
+    dtype: common.Dtype = None,
+    device: common.Device = "cpu",
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Score MODEL with several tokenizers and initialisers, one table and plot."""
+    from tokenlayer.app import api
+    from tokenlayer.app.render import render
+
+    report = api.compare(
+        model,
+        to,
+        out,
+        eval=evaluate,
+        eval_bytes=eval_bytes,
+        inits=init or (),
+        seeds=seed or (0, 1, 2),
+        materials={
+            "texts": tuple(texts or ()),
+            "source_texts": tuple(source_texts or ()),
+            "vectors": tuple(vectors or ()),
+            "source_vectors": source_vectors,
+            "dictionary": tuple(dictionary or ()),
+            "donor": tuple(donor or ()),
+        },
+        dtype=dtype,
+        device=device,
         quiet=quiet or as_json,
     )
     render(report, as_json=as_json, quiet=quiet)

@@ -39,6 +39,15 @@ def write_report_files(report: Report, folder: Path, *, flags: Mapping[str, Any]
         write_text(folder / SETTINGS_NAME, _writable(toml_text(flags)))
 
 
+def write_comparison(report: Report, folder: Path) -> None:
+    """Writes the report of a comparison as JSON and, where matplotlib and Jinja2 are installed, as a page."""
+    try:
+        write_page(report, folder)
+    except MissingExtra as missing:
+        report.warn(f"no {PAGE_NAME}: {missing.message}; {missing.hint}")
+    write_text(folder / JSON_NAME, _writable(report.to_json()))
+
+
 def write_page(report: Report, folder: Path) -> Path:
     """Writes report.html and returns its path.
 

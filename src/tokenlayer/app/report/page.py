@@ -57,7 +57,7 @@ def html_page(report: Report) -> str:
     found: str = environment.get_template("page.html.j2").render(
         report=report,
         facts=_facts(report),
-        plots=[plot for draw in DRAWN if (plot := draw(report))],
+        plots=[*_comparisons(report), *(plot for draw in DRAWN if (plot := draw(report)))],
         tables=[t for t in report.tables if t.name not in PLACED and t.rows],
         worst=_find_table(report, "worst cases"),
         roles=_find_table(report, "special roles"),
@@ -154,6 +154,34 @@ def _lengths(report: Report) -> Plot | None:
         [[str(n), number(source.get(str(n), 0)), number(target.get(str(n), 0))] for n in lengths],
         [("before", "source tokenizer"), ("after", "target tokenizer")],
     )
+
+
+def _comparisons(report: Report) -> list[Plot]:
+    """One drawing for each text that several tokenizers and initialisers were compared on, best first."""
+    found = report.data.get("comparison") or {}
+    points, measured = found.get("points") or [], found.get("measured", "")
+    drawn = []
+    for text in dict.fromkeys(point["text"] for point in points):
+        rows = [(f"{p['tokenizer']}, {p['init']}", p["values"]) for p in points if p["text"] == text]
+        rows.sort(key=lambda row: sum(row[1]) / len(row[1]), reverse=measured == "cosine")
+        before = next(p["before"] for p in points if p["text"] == text)
+        numbers = [(name, number(before, "", measured), *_mean_and_range(values, measured)) for name, values in rows]
+        drawn.append(
+            Plot(
+                f"{measured.capitalize()} on {visible(text)}",
+                "Each dot is a run; the line is the source model with its own tokenizer.",
+                plots.dots(rows, before, measured),
+                ["tokenizer, init", "before", "after", "range"],
+                numbers,
+                [("before", "before"), ("after", "after, one dot a seed")],
+            )
+        )
+    return drawn
+
+
+def _mean_and_range(values: Sequence[float], name: str) -> tuple[str, str]:
+    low, high = (number(one, "", name) for one in (min(values), max(values)))
+    return number(sum(values) / len(values), "", name), f"{low} to {high}" if len(values) > 1 else ""
 
 
 DRAWN = (_saved, _bits, _origin, _lengths)

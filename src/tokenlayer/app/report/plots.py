@@ -68,6 +68,21 @@ def before_after(pairs: Sequence[tuple[str, float, float]], label: str) -> str:
     return _svg(figure, label)
 
 
+def dots(rows: Sequence[tuple[str, Sequence[float]]], before: float, label: str) -> str:
+    """Draws one row of dots for each (name, a value for each seed), and a line at `before`."""
+    figure, axes = _canvas(len(rows) * ROW * 0.85 + 0.6)
+    axes.axvline(before, color=BEFORE, linewidth=1.5)
+    for y, (_, values) in enumerate(rows):
+        axes.scatter(values, [y] * len(values), s=34, color=AFTER, alpha=0.85, zorder=2)
+        _write(axes, max(values), y, f"{sum(values) / len(values):.3f}", align="left", gap=8)
+    everything = [before, *(v for _, values in rows for v in values)]
+    margin = 0.14 * ((max(everything) - min(everything)) or 1)
+    axes.set_xlim(min(everything) - margin / 2, max(everything) + margin)
+    _name_rows(axes, [name for name, _ in rows])
+    axes.set_xlabel(label)
+    return _svg(figure, label)
+
+
 def _text_colour(colour: str) -> str:
     """The grey of a dot is too light for figures."""
     return MUTED if colour == BEFORE else colour
