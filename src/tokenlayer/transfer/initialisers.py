@@ -106,7 +106,7 @@ INITIALISERS: dict[str, Initialiser] = {
         True,
         "mean of the source tokens that mean the same in aligned word vectors, shared tokens too",
         "Minixhofer et al., WECHSEL, NAACL 2022",
-        needs=("target vectors", "source vectors"),
+        needs=("aligned vectors",),
     ),
     "ofa": Initialiser(
         _ofa,

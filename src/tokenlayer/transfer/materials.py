@@ -44,15 +44,15 @@ class Materials:
 
     @property
     def have(self) -> frozenset[str]:
-        """What can be made of these: `texts`, `source vectors`, `target vectors`, `shared vectors`, ..."""
-        both = bool(self.vectors and not self.source_vectors)
+        """What can be made of these: `texts`, `aligned vectors`, `shared vectors`, ..."""
+        both = bool(self.vectors and not self.source_vectors and not self.source_texts)
+        files = bool(self.vectors and self.source_vectors)
+        sides = bool((self.vectors or self.texts) and (self.source_vectors or self.source_texts))
         known = {
             "texts": bool(self.texts),
             "source texts": bool(self.source_texts),
-            "target vectors": bool(self.vectors or self.texts),
-            "source vectors": bool(self.source_vectors or self.source_texts or both),
+            "aligned vectors": both or files or (sides and bool(self.dictionary)),
             "shared vectors": both,
-            "dictionary": bool(self.dictionary),
             "donor": bool(self.donor),
         }
         return frozenset(name for name, there in known.items() if there)
@@ -61,10 +61,8 @@ class Materials:
 OPTIONS = {
     "texts": "--texts FILE (target-language text)",
     "source texts": "--source-texts FILE",
-    "target vectors": "--vectors FILE or --texts FILE",
-    "source vectors": "--source-vectors FILE or --source-texts FILE",
+    "aligned vectors": "--texts, --source-texts and --dictionary; or --vectors and --source-vectors",
     "shared vectors": "--vectors FILE (one multilingual file, without --source-vectors)",
-    "dictionary": "--dictionary TSV",
     "donor": "--donor MODEL",
 }
 """What to type for each thing that `Materials.have` names."""
