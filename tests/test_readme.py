@@ -15,7 +15,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 def commands(page):
     text = page.read_text(encoding="utf-8")
-    lines = [line[2:] for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for block in re.findall(r"```console\n(.*?)```", text, re.S)]
+    lines = [line[2:] for block in blocks for line in block.splitlines()]
     return [line for line in [*lines, *re.findall(r"`(tokenlayer [^`]+)`", text)] if line.startswith("tokenlayer ")]
 
 
