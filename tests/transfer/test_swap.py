@@ -16,6 +16,7 @@ from tokenlayer.models.compare import EvalText
 from tokenlayer.models.score import WindowConfig
 from tokenlayer.models.tokenizer_files import load_tokenizer
 from tokenlayer.transfer.initialisers import INITIALISERS
+from tokenlayer.transfer.materials import Materials
 from tokenlayer.transfer.swap import SwapConfig, read_texts, swap
 
 TEXTS = (EvalText("en", SENTENCES["en"] * 2, "en"), EvalText("ru", SENTENCES["ru"], "ru"))
@@ -299,3 +300,44 @@ def test_split_puts_tables_apart_and_the_next_swap_links_the_body(tmp_path):
     assert len(linked) == 1
     ids = load_tokenizer(source).encode(SENTENCES["en"])[:20]
     assert torch.equal(first_output(load(source), ids), first_output(load(tmp_path / "next"), ids))
+
+
+@pytest.mark.parametrize(("init", "safe"), [("pieces", True), ("copy", True), ("gaussian", False), ("random", False)])
+@pytest.mark.parametrize("model", ["tied_llama", "untied_llama"])
+def test_mixtures_of_old_rows_never_win_and_drawn_rows_do(model, init, safe, tmp_path):
+    source = model_with_tokenizer(model, tmp_path / "source")
+    target = write(tmp_path / "target", FAMILIES["split-byte-level"]())
+    report = swap(source, target, tmp_path / "out", SwapConfig(init=init, check_hull=True), dry_run=True)
+    outside = report.metric("rows outside the convex hull").value
+    wins = report.metric("hidden states where a new row wins").value
+    assert (outside == 0) == safe
+    assert (wins == 0) == safe
+    assert any("may leave the convex hull" in warning for warning in report.warnings) != safe
+
+
+@pytest.mark.parametrize(("model", "family"), [("tied_llama", "split-byte-level"), ("untied_llama", "byte-level")])
+def test_cw2v_learns_from_the_texts_and_stays_in_the_hull(model, family, tmp_path):
+    source = model_with_tokenizer(model, tmp_path / "source")
+    target = write(tmp_path / "target", FAMILIES[family]())
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join([*SENTENCES.values()] * 2), encoding="utf-8")
+    config = SwapConfig(init="cw2v", materials=Materials(texts=(str(text),)), check_hull=True)
+    report = swap(source, target, tmp_path / "out", config)
+    assert report.metric("rows outside the convex hull").value == 0
+    assert report.metric("hidden states where a new row wins").value == 0
+    assert dict(row[:2] for row in report.table("origin of rows").rows)["cw2v"] > 20
+
+
+def test_a_donor_gives_its_own_rows_back(tmp_path):
+    """With the model as its own donor, what is made of shared tokens there is made of them here."""
+    source = model_with_tokenizer("tied_llama", tmp_path / "source")
+    target = write(tmp_path / "target", FAMILIES["split-byte-level"]())
+    swap(source, target, tmp_path / "donor")
+    config = SwapConfig(init="omp", materials=Materials(donor=str(tmp_path / "donor")))
+    report = swap(source, target, tmp_path / "out", config)
+    assert dict(row[:2] for row in report.table("origin of rows").rows)["omp"] > 20
+    one, other = (load(tmp_path / name).get_input_embeddings().weight for name in ("donor", "out"))
+    torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
+    other_family = Materials(donor=str(model_with_tokenizer("bert_mlm", tmp_path / "bert")))
+    with pytest.raises(VocabMismatch, match="of the .* target tokens"):
+        swap(source, target, tmp_path / "no", SwapConfig(init="omp", materials=other_family))

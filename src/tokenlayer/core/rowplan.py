@@ -47,12 +47,14 @@ class RowPlan:
             (`"copy"`, `"role"`, `"pieces"`, `"mean"`, `"gaussian"`, `"random"`, `"padding"`, ...).
         support: int64, the source ids that mean and noise are computed over (never padded rows).
         noise: what is added on top, or None.
+        output: another recipe for the output rows and biases of an untied model; None takes this one for both.
     """
 
     weights: Tensor
     origin: tuple[str, ...]
     support: Int[Tensor, " support"]
     noise: Noise | None = None
+    output: "RowPlan | None" = None
 
     @staticmethod
     def from_rows(
@@ -125,7 +127,8 @@ class RowPlan:
         columns = torch.cat([self.weights.col_indices(), torch.full((missing,), self.old_vocab)])
         shares = torch.cat([self.weights.values(), torch.ones(missing)])
         weights = _csr(longer, columns, shares, (rows, self.old_vocab + 1))
-        return replace(self, weights=weights, origin=self.origin + ("padding",) * missing)
+        output = None if self.output is None else self.output.padded(rows)
+        return replace(self, weights=weights, origin=self.origin + ("padding",) * missing, output=output)
 
     def apply(self, old: Float[Tensor, "rows dim"]) -> Float[Tensor, "new_vocab dim"]:
         """Mixes the old rows in float32 and casts back to the dtype of `old`.

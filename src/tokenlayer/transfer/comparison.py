@@ -28,6 +28,7 @@ from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
 from tokenlayer.transfer.materials import Given, Materials, check_given
+from tokenlayer.transfer.swap import new_table
 from tokenlayer.transfer.target import Target, prepare_target
 
 RUNS = "runs.jsonl"
@@ -226,14 +227,15 @@ class _Session:
                         target.pair,
                         own,
                         target.tokenizer,
-                        self._rows,
+                        partial(self._rows, self.source.checkpoint.rows.input),
+                        partial(self._rows, output) if (output := self.source.checkpoint.rows.output) else None,
                         job.candidate.materials,
                         partial(self._warn, name),
                     )
                 yield target, given, job
 
-    def _rows(self) -> Tensor:
-        return self.source.checkpoint.read(self.source.checkpoint.rows.input)
+    def _rows(self, name: str) -> Tensor:
+        return self.source.checkpoint.read(name)
 
     def _warn(self, name: str, sentence: str) -> None:
         self.warn(f"{name}: {sentence}")
@@ -244,8 +246,7 @@ def with_tables(model: nn.Module, source: OpenedModel, plan: RowPlan) -> None:
     rows = source.checkpoint.rows
 
     def made(name: str, like: Tensor) -> nn.Parameter:
-        old = source.checkpoint.read(name)
-        new = plan.apply(old) if old.ndim == 2 else plan.apply(old[:, None])[:, 0]
+        new = new_table(source.checkpoint, name, plan)
         return nn.Parameter(new.to(like.dtype).to(like.device), requires_grad=False)
 
     inputs: Any = model.get_input_embeddings()  # type: ignore[operator]

@@ -1,14 +1,16 @@
 """The initialisers by name: what `--init` chooses from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tokenlayer.core.errors import choose
+from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.transfer import baselines
+from tokenlayer.transfer.cw2v import cw2v
 from tokenlayer.transfer.focus import FocusConfig, focus
 from tokenlayer.transfer.materials import Given, check_given
 from tokenlayer.transfer.ofa import OfaConfig, ofa
+from tokenlayer.transfer.omp import omp
 from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.pieces import pieces
 from tokenlayer.transfer.wechsel import WechselConfig, wechsel
@@ -60,6 +62,14 @@ def _ofa(given: Given, seed: int) -> RowPlan:
 
 def _focus(given: Given, seed: int) -> RowPlan:
     return focus(given.pair, given.token_vectors, FocusConfig(seed=seed))
+
+
+def _cw2v(given: Given, seed: int) -> RowPlan:
+    if given.rows is None:
+        raise BadOption("init cw2v needs the rows of a model")
+    outputs = None if given.output_rows is None else given.output_rows()
+    found = cw2v(given.pair, given.rows(), given.token_ids(), output_rows=outputs, seed=seed, warn=given.warn)
+    return replace(found.plan, output=found.output_plan)
 
 
 INITIALISERS: dict[str, Initialiser] = {
@@ -120,6 +130,20 @@ INITIALISERS: dict[str, Initialiser] = {
         True,
         "copy shared tokens, others are mixed from shared tokens that are used alike in the texts",
         "Dobler and de Melo, FOCUS, EMNLP 2023",
+        needs=("texts",),
+    ),
+    "omp": Initialiser(
+        lambda given, seed: omp(given.pair, given.donor_rows),
+        False,
+        "copy shared tokens, others are made of them as they are in a donor model",
+        "Goddard and Fernandes Neto, Training-Free Tokenizer Transplantation, 2025",
+        needs=("donor",),
+    ),
+    "cw2v": Initialiser(
+        _cw2v,
+        True,
+        "copy shared tokens, others are convex mixtures of source rows that word2vec learns on the texts",
+        "Mundra et al., CW2V, CoNLL 2024",
         needs=("texts",),
     ),
 }

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,8 @@ from tokenlayer.models.loading import opened_model
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 from tokenlayer.transfer.focus import token_text_vectors
 from tokenlayer.transfer.parts import Pair
+
+LINES_AT_A_TIME = 1024
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Given:
         source: the model's tokenizer; plain initialisers do without, as without `target` and `rows`.
         target: the tokenizer to move to.
         rows: reads the model's input rows.
+        output_rows: reads its output rows; None when they are tied to the others, or there are none.
         materials: see `Materials`.
         warn: takes one sentence for each thing that is unusual.
     """
@@ -85,6 +89,7 @@ class Given:
     source: LoadedTokenizer | None = None
     target: LoadedTokenizer | None = None
     rows: Callable[[], Tensor] | None = None
+    output_rows: Callable[[], Tensor] | None = None
     materials: Materials = field(default_factory=Materials)
     warn: Callable[[str], object] = lambda sentence: None
 
@@ -114,6 +119,14 @@ class Given:
         """The word list, if one was given."""
         path = self.materials.dictionary
         return read_dictionary(path, swap=self.materials.swap_dictionary) if path else None
+
+    def token_ids(self) -> Iterator[list[int]]:
+        """The target texts as target tokens, line by line."""
+        if self.target is None:
+            raise BadOption("tokens of texts need the target tokenizer")
+        lines = (line for text in self.texts() for line in text.splitlines() if line.strip())
+        while some := list(islice(lines, LINES_AT_A_TIME)):
+            yield from self.target.encode_batch(some)
 
     @cached_property
     def token_vectors(self) -> StaticVectors:

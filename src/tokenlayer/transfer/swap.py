@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenlayer.core.errors import BadOption, BadText, VocabMismatch, choose
 from tokenlayer.core.outputs import check_free, check_room, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
+from tokenlayer.core.seeds import torch_generator
 from tokenlayer.data.documents import Documents, Source
 from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
@@ -24,6 +26,7 @@ from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
+from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
 from tokenlayer.transfer.materials import Given, Materials, check_given
 from tokenlayer.transfer.target import Target, prepare_target
@@ -49,6 +52,8 @@ class SwapConfig:
     """Rows are padded up to a multiple of this."""
     split: bool = False
     """Gives the tables of a single-file checkpoint a file of their own, so that later swaps link the body."""
+    check_hull: bool = False
+    """Says whether every new row is a mixture of old rows, and tries it on random hidden states."""
     texts: tuple[EvalText, ...] = ()
     """Texts to score before and after."""
     prompts: tuple[str, ...] = ()
@@ -114,6 +119,8 @@ def swap(
     with opened_model(model, out.absolute().parent) as source:
         job = _plan(source, target_files, config)
         report = swap_report.begin(job, config, out)
+        if config.check_hull:
+            _check_hull(job, report, config.seed)
         if dry_run:
             report.add("seconds", time.perf_counter() - began, "s")
             return report
@@ -155,12 +162,34 @@ class Job:
 
     def tables(self) -> dict[str, Tensor]:
         """New input rows, output rows and biases by tensor name; each is made when asked, in the stored dtype."""
-        checkpoint = self.source.checkpoint
-        made = {}
-        for name in checkpoint.rows.names:
-            old = checkpoint.read(name)
-            made[name] = self.plan.apply(old) if old.ndim == 2 else self.plan.apply(old[:, None])[:, 0].contiguous()
-        return made
+        return {name: new_table(self.source.checkpoint, name, self.plan) for name in self.source.checkpoint.rows.names}
+
+
+HIDDEN_STATES = 1000
+"""Random hidden states on which old and new output rows are compared."""
+
+
+def _check_hull(job: Job, report: Report, seed: int) -> None:
+    """Whether a new token could be chosen where an old one was (Mundra et al. 2024), on paper and in numbers."""
+    checkpoint = job.source.checkpoint
+    name = checkpoint.rows.output or checkpoint.rows.input
+    plan = job.plan.output or job.plan
+    found = check_hull(plan)
+    old = checkpoint.read(name)[: plan.old_vocab]
+    hidden = torch.randn(HIDDEN_STATES, old.shape[1], generator=torch_generator(seed, "hull"))
+    tried = greedy_changes(hidden, old, new_table(checkpoint, name, job.plan))
+    report.add("rows outside the convex hull", len(found.unsafe), "rows", n=plan.new_vocab)
+    report.add("hidden states where a new row wins", tried.changed, "", n=tried.positions)
+    report.data["hull"] = found.sentence()
+    if not found.safe:
+        report.warn(found.sentence())
+
+
+def new_table(checkpoint: Checkpoint, name: str, plan: RowPlan) -> Tensor:
+    """Returns the new rows (or biases) of one token table of a checkpoint, in the stored dtype."""
+    old = checkpoint.read(name)
+    recipe = plan if name == checkpoint.rows.input else plan.output or plan
+    return recipe.apply(old) if old.ndim == 2 else recipe.apply(old[:, None])[:, 0].contiguous()
 
 
 def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> Job:
@@ -173,6 +202,7 @@ def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> J
         source.tokenizer,
         target.tokenizer,
         lambda: checkpoint.read(checkpoint.rows.input),
+        (lambda: checkpoint.read(output)) if (output := checkpoint.rows.output) else None,
         config.materials,
         warnings.append,
     )

@@ -61,6 +61,9 @@ def swap(
     split: Annotated[
         bool, typer.Option("--split", help="Tables in a file of their own: later swaps link the other one.")
     ] = False,
+    check_hull: Annotated[
+        bool, typer.Option("--check-hull", help="Say whether a new token could win where an old one did.")
+    ] = False,
     dtype: common.Dtype = None,
     device: common.Device = "cpu",
     seed: common.Seed = 0,
@@ -94,6 +97,7 @@ def swap(
         pre_tokenizer=pre_tokenizer,
         pad_multiple=pad_multiple,
         split=split,
+        check_hull=check_hull,
         dtype=dtype,
         device=device,
         seed=seed,
