@@ -62,12 +62,17 @@ def test_products_and_cosines_choose_differently():
     assert [plans[0].shares(i).keys() == plans[1].shares(i).keys() for i in range(298)].count(False) > 50
 
 
-def test_float64_agrees_with_float32_after_many_steps():
-    targets, atoms = drawn(20, 100, seed=0), drawn(300, 100, seed=1) + 3 * drawn(100, seed=2)
+@pytest.mark.parametrize("common", [0.0, 10.0])
+def test_float32_chooses_and_fits_as_float64_after_many_steps(common):
+    """Embedding rows share directions; directions that are made orthogonal only once drift apart here."""
+    shift = common * drawn(100, seed=2)
+    targets, atoms = drawn(20, 100, seed=0) + shift, drawn(300, 100, seed=1) + shift
     single = pursue(targets, atoms, OmpConfig(k=64))
     double = pursue(targets.double(), atoms.double(), OmpConfig(k=64))
-    assert torch.equal(single[0], double[0])
-    torch.testing.assert_close(single[1], double[1].float(), rtol=2e-2, atol=2e-4)
+    assert float((single[0] == double[0]).float().mean()) > 0.95
+    made = [torch.einsum("rk,rkd->rd", c.float(), atoms[t]) for t, c in (single, double)]
+    scale = (targets - made[1]).norm(dim=1)
+    assert float(((made[0] - targets).norm(dim=1) / scale - 1).abs().max()) < 1e-3
 
 
 def test_a_source_that_is_the_donor_gets_its_rows_back():
@@ -117,19 +122,19 @@ def test_shared_tokens_are_copied_and_control_tokens_never_mixed_in():
     assert not {j for i, rule in enumerate(plan.origin) if rule == "omp" for j in plan.shares(i)} & control
 
 
-def test_appended_control_tokens_need_no_donor_row_and_padded_rows_do_no_harm():
+def test_appended_tokens_need_no_donor_row_and_padded_rows_do_no_harm():
     source = toy_vocab(["a", "b", "c"])
     target = toy_vocab(["a", "b", "ab"], {})
     longer = target.__class__(
-        (*target.tokens, b"", b""),
-        (*target.kinds, Kind.CONTROL, Kind.CONTROL),
-        (*target.names, "<s>", "<pad>"),
+        (*target.tokens, b"", b"", b"c"),
+        (*target.kinds, Kind.CONTROL, Kind.CONTROL, Kind.NORMAL),
+        (*target.names, "<s>", "<pad>", "c"),
         {"bos": 3, "pad": 4},
     )
     rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 3.0]])
-    for given in (rows, torch.cat([rows, torch.ones(5, 2)])):
+    for given in (rows, torch.cat([rows, 0.1 * torch.ones(5, 2)])):
         plan = omp(Pair(source, longer), given, OmpConfig(k=2))
-        assert plan.origin == ("copy", "copy", "omp", "copy", "copy")
+        assert plan.origin == ("copy", "copy", "omp", "copy", "copy", "copy")
         assert plan.shares(2) == {2: pytest.approx(2.0), 3: pytest.approx(3.0)}
 
 

@@ -130,6 +130,52 @@ def learn(
         )
 
 
+def expand(
+    tokenizer: str | Path,
+    sources: Sequence[str],
+    out: str | Path,
+    *,
+    add: int,
+    limit_bytes: int | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Learns further tokens for a tokenizer, after all that it has, and writes an ordinary tokenizer folder.
+
+    Args:
+        tokenizer: folder or file of a byte-level or SentencePiece BPE.
+        sources: `[GROUP[=WEIGHT]:]PATH` of the texts.
+        out: the folder to write.
+        add: how many tokens to add.
+        limit_bytes: learn from a sample of this size.
+        force: replace an existing tokenizer folder.
+        dry_run: learn and report, write nothing.
+        quiet: no progress bar.
+        options: the fields of `tokenlayer.transfer.expand.ExpandConfig`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    from tokenlayer.app.progress import steps
+    from tokenlayer.transfer.expand import ExpandConfig
+    from tokenlayer.transfer.expand_folder import expand_folder
+
+    with steps(quiet) as tell:
+        return expand_folder(
+            tokenizer,
+            sources,
+            Path(out),
+            add,
+            ExpandConfig(**options),
+            limit_bytes=limit_bytes,
+            force=force,
+            dry_run=dry_run,
+            progress=partial(tell, "tokens learned"),
+        )
+
+
 def compare(
     model: str | Path,
     tokenizers: Sequence[str],

@@ -166,3 +166,48 @@ def compare(
         quiet=quiet or as_json,
     )
     render(report, as_json=as_json, quiet=quiet)
+
+
+EXPAND_EXAMPLE = """\b
+Example:
+  tokenlayer transfer expand MODEL hi:hindi.txt.zst --add 8000 --out tok-hi
+"""
+
+
+@app.command("expand", epilog=EXPAND_EXAMPLE)
+def expand(
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Folder or file of a BPE tokenizer.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="[GROUP[=WEIGHT]:]PATH of the texts.")],
+    *,
+    add: Annotated[int, typer.Option(help="Tokens to add.")],
+    out: common.Out,
+    drop_ascii: Annotated[
+        bool, typer.Option(help="New tokens hold no ASCII but one leading space: English is cut as before.")
+    ] = True,
+    min_count: Annotated[int, typer.Option(help="A pair must occur this often.")] = 2,
+    longest_bytes: Annotated[int | None, typer.Option(help="Longest new token.")] = None,
+    limit_bytes: Annotated[int | None, typer.Option(min=1, help="Learn from a sample of this size.")] = None,
+    dry_run: common.DryRun = False,
+    force: common.Force = False,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Learn more tokens for TOKENIZER; old tokens, ids and merges stay."""
+    from tokenlayer.app import api
+    from tokenlayer.app.render import render
+
+    report = api.expand(
+        tokenizer,
+        sources,
+        out,
+        add=add,
+        drop_ascii=drop_ascii,
+        min_count=min_count,
+        longest_bytes=longest_bytes,
+        limit_bytes=limit_bytes,
+        force=force,
+        dry_run=dry_run,
+        quiet=quiet or as_json,
+    )
+    render(report, as_json=as_json, quiet=quiet)
