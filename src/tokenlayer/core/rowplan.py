@@ -89,6 +89,30 @@ class RowPlan:
         chosen = torch.arange(old_vocab) if support is None else torch.tensor(list(support), dtype=torch.int64)
         return RowPlan(weights, tuple(origin), chosen, noise)
 
+    @staticmethod
+    def from_entries(
+        lengths: Int[Tensor, " rows"],
+        columns: Int[Tensor, " entries"],
+        shares: Float[Tensor, " entries"],
+        origin: Sequence[str],
+        *,
+        old_vocab: int,
+        support: Sequence[int],
+    ) -> "RowPlan":
+        """Builds a plan from all entries in row order.
+
+        Args:
+            lengths: entries of each row.
+            columns: old id of each entry; `old_vocab` is the mean row.
+            shares: share of each entry.
+            origin: the rule behind each row.
+            old_vocab: number of source tokens.
+            support: ids for mean and noise.
+        """
+        starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+        weights = _csr(starts, columns, shares, (len(origin), old_vocab + 1))
+        return RowPlan(weights, tuple(origin), torch.tensor(list(support), dtype=torch.int64))
+
     @property
     def new_vocab(self) -> int:
         """Number of rows that the plan fills."""

@@ -47,7 +47,7 @@ from tokenlayer.transfer.skipgram import (
     with_replacement,
     without_replacement,
 )
-from tokenlayer.transfer.softmax_rows import ENTRY_BYTES, SoftmaxRows, csr_plan, thin
+from tokenlayer.transfer.softmax_rows import ENTRY_BYTES, SoftmaxRows, thin
 
 INITS = ("mean", "reference")
 NEGATIVES = ("canonical", "reference")
@@ -311,7 +311,7 @@ def _assembled(pair: Pair, fixed: RowPlan, rows: dict[int, tuple[Tensor, Tensor]
         rows[i] if i in rows else (columns[starts[i] : starts[i + 1]], shares[starts[i] : starts[i + 1]])
         for i in range(fixed.new_vocab)
     ]
-    return csr_plan(
+    return RowPlan.from_entries(
         torch.tensor([len(one) for one, _ in entries]),
         torch.cat([one for one, _ in entries]),
         torch.cat([one for _, one in entries]),

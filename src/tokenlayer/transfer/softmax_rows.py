@@ -1,7 +1,6 @@
 """Rows that are softmax mixtures of old rows, learned as a product of two thin matrices, and their sparse form."""
 
 import math
-import warnings
 from collections.abc import Iterator
 
 import torch
@@ -9,7 +8,6 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.core.seeds import torch_generator
 
 TILE_BYTES = 256 * 1024 * 1024
@@ -109,16 +107,3 @@ def thin(
     used = torch.arange(most, device=weights.device) < kept[:, None]
     shares = torch.where(used, (largest.values - level[:, None]).clamp(min=0), 0.0).double()
     return largest.indices, shares.float(), (1 - shares.float().double().sum(dim=1)).clamp(min=0).float(), moved
-
-
-def csr_plan(
-    lengths: Tensor, columns: Tensor, shares: Tensor, origin: list[str], *, old_vocab: int, support: list[int]
-) -> RowPlan:
-    """A plan from entries in row order; `old_vocab` is the mean column."""
-    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
-        weights = torch.sparse_csr_tensor(
-            starts, columns, shares, size=(len(origin), old_vocab + 1), check_invariants=True
-        )
-    return RowPlan(weights, tuple(origin), torch.tensor(support, dtype=torch.int64))
