@@ -15,7 +15,7 @@ from tokenlayer.data.sources import parse_eval_spec
 from tokenlayer.models.compare import EvalText
 from tokenlayer.models.score import WindowConfig
 from tokenlayer.models.tokenizer_files import load_tokenizer
-from tokenlayer.transfer.initialisers import INITIALISERS
+from tokenlayer.transfer.initialisers import INITIALISERS, best_for
 from tokenlayer.transfer.materials import Materials
 from tokenlayer.transfer.swap import SwapConfig, read_texts, swap
 
@@ -341,3 +341,17 @@ def test_a_donor_gives_its_own_rows_back(tmp_path):
     other_family = Materials(donor=str(model_with_tokenizer("bert_mlm", tmp_path / "bert")))
     with pytest.raises(VocabMismatch, match="of the .* target tokens"):
         swap(source, target, tmp_path / "no", SwapConfig(init="omp", materials=other_family))
+
+
+def test_auto_picks_and_says_why(tmp_path):
+    source = model_with_tokenizer("tied_llama", tmp_path / "source")
+    target = write(tmp_path / "target", FAMILIES["split-byte-level"]())
+    report = swap(source, target, tmp_path / "out", SwapConfig(init="auto", materials=Materials(texts=("x",))))
+    ((chosen, why),) = report.table("init auto").rows
+    assert chosen == "pieces"
+    assert "initialisers from texts are starts for training" in why
+    assert best_for(Materials(donor="x"))[0] == "omp"
+    assert ";" not in best_for(Materials())[1]
+    assert dict(row[:2] for row in report.table("origin of rows").rows)["pieces"] > 20
+    swap(source, target, tmp_path / "named", SwapConfig(init=chosen))
+    assert (tmp_path / "named/model.safetensors").read_bytes() == (tmp_path / "out/model.safetensors").read_bytes()

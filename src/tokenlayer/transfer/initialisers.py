@@ -8,7 +8,7 @@ from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.transfer import baselines
 from tokenlayer.transfer.cw2v import cw2v
 from tokenlayer.transfer.focus import FocusConfig, focus
-from tokenlayer.transfer.materials import Given, check_given
+from tokenlayer.transfer.materials import Given, Materials, check_given
 from tokenlayer.transfer.ofa import OfaConfig, ofa
 from tokenlayer.transfer.omp import omp
 from tokenlayer.transfer.parts import Pair
@@ -147,6 +147,24 @@ INITIALISERS: dict[str, Initialiser] = {
         needs=("texts",),
     ),
 }
+
+
+AUTO = "auto"
+"""Stands for `best_for` where an initialiser is asked for."""
+
+
+def best_for(materials: Materials) -> tuple[str, str]:
+    """The initialiser that costs least without training for what the user gave, and why.
+
+    Bits per byte decide, as measured in docs/results/transfer.md.
+    """
+    if materials.donor:
+        return "omp", "a transplant from a donor cost least in English and code, and as little as any in German"
+    given = [name for name, there in (("texts", materials.texts), ("vectors", materials.vectors)) if there]
+    why = "it cost least on the text that a tokenizer was learned for, in four languages of four"
+    if given:
+        why += f"; initialisers from {' and '.join(given)} are starts for training and cost more without it"
+    return "pieces", why
 
 
 def make_plan(name: str, given: Given | Pair, seed: int = 0) -> RowPlan:

@@ -27,7 +27,7 @@ from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.hull import check_hull, greedy_changes
-from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
+from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
 from tokenlayer.transfer.materials import Given, Materials, check_given
 from tokenlayer.transfer.target import Target, prepare_target
 
@@ -43,7 +43,7 @@ class SwapConfig:
     """How a swap is done and what is measured."""
 
     init: str = "pieces"
-    """How new rows are made: a name in `tokenlayer list transfer`."""
+    """How new rows are made: a name in `tokenlayer list transfer`, or `auto`."""
     materials: Materials = field(default_factory=Materials)
     """Texts, word vectors, word list or donor model, for initialisers that need them."""
     specials: str = "add"
@@ -70,7 +70,8 @@ class SwapConfig:
     """Pre-tokenizer of a bare tiktoken rank file."""
 
     def __post_init__(self) -> None:
-        check_given(choose("init", self.init, INITIALISERS), INITIALISERS[self.init].needs, self.materials)
+        if choose("init", self.init, [*INITIALISERS, AUTO]) != AUTO:
+            check_given(self.init, INITIALISERS[self.init].needs, self.materials)
         if self.pad_multiple < 1:
             raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1", hint="1 pads nothing")
         names = [t.name for t in self.texts]
@@ -111,6 +112,8 @@ def swap(
         TokenLayerError: a subclass that says what is wrong; nothing is left behind.
     """
     config = config or SwapConfig()
+    chosen, why = best_for(config.materials) if config.init == AUTO else (config.init, "")
+    config = replace(config, init=chosen)
     began = time.perf_counter()
     check_device(config.device)
     if not dry_run:
@@ -119,6 +122,9 @@ def swap(
     with opened_model(model, out.absolute().parent) as source:
         job = _plan(source, target_files, config)
         report = swap_report.begin(job, config, out)
+        if why:
+            report.settings["why this init"] = why
+            report.add_table("init auto", ("chosen", "why"), [(chosen, why)])
         if config.check_hull:
             _check_hull(job, report, config.seed)
         if dry_run:

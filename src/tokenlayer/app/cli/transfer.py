@@ -29,7 +29,9 @@ def swap(
     ],
     *,
     out: common.Out,
-    init: Annotated[str, typer.Option(help="How new rows are made; see `tokenlayer list transfer`.")] = "pieces",
+    init: Annotated[
+        str, typer.Option(help="How new rows are made, see `tokenlayer list transfer`; auto picks.")
+    ] = "pieces",
     evaluate: Annotated[
         list[str] | None,
         typer.Option("--eval", metavar="FILE[:LANG]", help="Text to score before and after. Repeat for more."),
