@@ -56,7 +56,8 @@ def sty(concept, number, name):
 
 
 def test_a_table_gives_distinct_terms_by_type_in_order(tmp_path):
-    path = write(tmp_path, "t.tsv", "\ufeffaspirin\tdrug\r\n\nβ-blocker\tdrug\n5-HT\tdrug\ngout\tdisease\naspirin\tdrug\n")
+    text = "\ufeffaspirin\tdrug\r\n\nβ-blocker\tdrug\n5-HT\tdrug\ngout\tdisease\naspirin\tdrug\n"
+    path = write(tmp_path, "t.tsv", text)
     assert terms_from_tsv(path).terms == {"drug": ("aspirin", "β-blocker", "5-HT"), "disease": ("gout",)}
 
 

@@ -261,5 +261,7 @@ def _spans(path: Path) -> Iterator[tuple[str, str]]:
 def _columns(line: str, where: str) -> tuple[str, str]:
     fields = line.split("\t") if "\t" in line else line.split()
     if len(fields) < 2 or not fields[0].strip():
-        raise BadText(f"{where} has {len(fields)} column, expected a token and a tag", hint="for example aspirin\tB-Drug")
+        raise BadText(
+            f"{where} has {len(fields)} column, expected a token and a tag", hint="for example aspirin\tB-Drug"
+        )
     return fields[0].strip(), fields[-1].strip()
