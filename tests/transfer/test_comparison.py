@@ -1,6 +1,7 @@
 """Several tokenizers and initialisers on one model: the numbers of real swaps, each run once."""
 
 import json
+import os
 
 import pytest
 from tests.tiny_swaps import model_with_tokenizer
@@ -77,8 +78,14 @@ def test_running_again_repeats_nothing_and_goes_on_after_a_cut_line(tmp_path, mo
     (tmp_path / "runs" / RUNS).write_text(before[: before.rindex("{") + 20])
     assert compare(source, targets, tmp_path / "runs", config()).table("best") == first.table("best")
     assert made == ["mean"]
+    compare(source, targets, tmp_path / "runs", config())
+    assert made == ["mean"]
     compare(source, targets, tmp_path / "runs", config(specials="keep"))
     assert len(made) == 5
+    weights = source / "model.safetensors"
+    os.utime(weights, ns=(0, 0))
+    compare(source, targets, tmp_path / "runs", config())
+    assert len(made) == 9
 
 
 def test_what_an_initialiser_lacks_is_told_and_the_rest_is_run(tmp_path):

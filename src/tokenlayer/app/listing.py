@@ -28,9 +28,13 @@ def list_report(room: str | None = None) -> Report:
 
 def _initialisers(report: Report) -> None:
     from tokenlayer.transfer.initialisers import INITIALISERS
+    from tokenlayer.transfer.materials import OPTIONS
 
-    rows = [(name, one.about, one.random) for name, one in INITIALISERS.items()]
-    report.add_table("choices of --init", ["name", "how a row is made", "uses --seed"], rows)
+    rows = [
+        (name, one.about, one.random, "; ".join(OPTIONS[need] for need in one.needs))
+        for name, one in INITIALISERS.items()
+    ]
+    report.add_table("choices of --init", ["name", "how a row is made", "uses --seed", "needs"], rows)
     report.next_command = "tokenlayer swap MODEL TOKENIZER --out DIR --dry-run"
 
 

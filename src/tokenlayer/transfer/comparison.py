@@ -150,9 +150,12 @@ def _jobs(
 
 
 def _key(model: str, config: CompareConfig, *what: Any) -> str:
-    """Names a run by all that decides its numbers."""
+    """Names a run by all that decides its numbers; weights count by size and date of their files."""
+    path = Path(model)
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     scoring = [asdict(text) for text in config.texts], asdict(config.window), config.dtype, config.device
-    text = json.dumps([model, scoring, what], sort_keys=True, default=str)
+    text = json.dumps([model, stamps, scoring, what], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -162,12 +165,16 @@ class _Log:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.runs: dict[str, dict[str, Any]] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for line in text.splitlines():
             try:
                 found = json.loads(line)
             except ValueError:
                 continue
             self.runs[found["key"]] = found
+        if text and not text.endswith("\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
     def add(self, key: str, **found: Any) -> None:
         self.runs[key] = {"key": key, **found}
