@@ -81,7 +81,7 @@ def test_the_files_say_the_roles_and_keep_the_models_settings(tmp_path):
     config = {"model_max_length": 77, "padding_side": "left", "chat_template": "{{ messages }}[SEP]"}
     source = loaded(tmp_path, "source", wordpiece(), **config)
     target = loaded(tmp_path, "target", byte_level(), model_max_length=5)
-    files = prepare_target(source, target).files(source)
+    files = prepare_target(source, target).tokenizer.files(like=source)
     assert set(files) == {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     said = json.loads(files["tokenizer_config.json"])
     assert said["model_max_length"] == 77

@@ -129,6 +129,23 @@ class LoadedTokenizer:
         other.__dict__["vocab"] = self.vocab
         return other
 
+    def files(self, like: "LoadedTokenizer | None" = None) -> dict[str, str]:
+        """The files of a tokenizer folder by name; settings and chat template are those of `like` if it is given."""
+        other = like or self
+        names = {f"{role}_token": self.vocab.names[i] for role, i in self.vocab.roles.items()}
+        kept = {key: other.config[key] for key in ("model_max_length", "padding_side") if key in other.config}
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            **kept,
+            **names,
+        }
+        files = {"tokenizer.json": self.text}
+        if other.chat_template is not None:
+            files["chat_template.jinja"] = other.chat_template
+        files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False)
+        return files
+
     def with_control_tokens(self, names: Sequence[str]) -> "LoadedTokenizer":
         """Returns a copy with new control tokens appended after the last id; old texts keep their ids."""
         if not names:

@@ -1,6 +1,5 @@
 """Further tokens for an existing tokenizer, written as an ordinary tokenizer folder."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,7 +58,7 @@ def expand_folder(
     report.next_command = f"tokenlayer swap MODEL {out} --out DIR"
     if not dry_run:
         with fresh_folder(out, force=force) as folder:
-            for name, text in _files(found.tokenizer).items():
+            for name, text in found.tokenizer.files().items():
                 (folder / name).write_text(text, encoding="utf-8")
             (folder / "tokenlayer.json").write_text(report.to_json(), encoding="utf-8")
     return report
@@ -86,16 +85,3 @@ def _tell(report: Report, old: LoadedTokenizer, found: Expansion) -> None:
 
 def _some(vocab: ByteVocab, ids: Sequence[int]) -> str:
     return ", ".join(vocab.label(i) for i in ids[:3])
-
-
-def _files(tokenizer: LoadedTokenizer) -> dict[str, str]:
-    """The files of the new folder: the tokenizer, its settings as they were, and its chat template."""
-    vocab = tokenizer.vocab
-    names = {f"{role}_token": vocab.names[i] for role, i in vocab.roles.items()}
-    kept = {key: tokenizer.config[key] for key in ("model_max_length", "padding_side") if key in tokenizer.config}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **kept, **names}
-    files = {
-        "tokenizer.json": tokenizer.text,
-        "tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False),
-    }
-    return files | ({"chat_template.jinja": tokenizer.chat_template} if tokenizer.chat_template else {})

@@ -239,7 +239,7 @@ def _write(job: Job, folder: Path, config: SwapConfig, report: Report) -> list[s
         rows=tables,
         vocab_size=job.rows,
         special_ids=_special_ids(job),
-        files=job.target.files(job.source.tokenizer),
+        files=job.target.tokenizer.files(like=job.source.tokenizer),
         token_map=job.target.token_map,
         split=config.split,
     )

@@ -5,7 +5,6 @@ template writes. A target that lacks one would spell it as text, and chat or sto
 word. Such tokens are appended to the target, with the source's rows.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,23 +40,6 @@ class Target:
         """Ids by role for the configs: `{"eos_token_id": 2, ...}`; bos, eos and pad are always named."""
         roles = self.tokenizer.vocab.roles
         return {f"{role}_token_id": roles.get(role) for role in ROLES if role in roles or role in ("bos", "eos", "pad")}
-
-    def files(self, source: LoadedTokenizer) -> dict[str, str]:
-        """The tokenizer files of the new folder by name."""
-        vocab = self.tokenizer.vocab
-        names = {f"{role}_token": vocab.names[i] for role, i in vocab.roles.items()}
-        kept = {key: source.config[key] for key in ("model_max_length", "padding_side") if key in source.config}
-        config: dict[str, Any] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-            **kept,
-            **names,
-        }
-        files = {"tokenizer.json": self.tokenizer.text}
-        if source.chat_template is not None:
-            files["chat_template.jinja"] = source.chat_template
-        files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False)
-        return files
 
 
 def prepare_target(
