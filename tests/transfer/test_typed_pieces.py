@@ -73,9 +73,7 @@ def test_the_bpe_of_a_word_equals_a_naive_transcription_on_200_words(compat):
 def test_the_bpe_of_any_word_equals_the_naive_one(words, merges, compat):
     counts = count_ngrams(Counter(words), tails=compat)
     for word in words:
-        assert knowledge_bpe(word, counts, merges, end_marks=compat) == naive_bpe(
-            word, counts, merges, "</w>" * compat
-        )
+        assert knowledge_bpe(word, counts, merges, end_marks=compat) == naive_bpe(word, counts, merges, "</w>" * compat)
 
 
 def test_ngrams_are_counted_at_all_places_without_marks_and_suffixes_only_once():
