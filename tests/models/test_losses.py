@@ -1,5 +1,7 @@
 """Tiled scores of a head against dense log-softmax in float64, and heads against the models that own them."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -160,12 +162,16 @@ ADJUSTED = {
 }
 
 
+@cache
+def cached(name):
+    return ADJUSTED[name]()
+
+
 @pytest.mark.parametrize("name", ADJUSTED)
 @settings(max_examples=5)
 @given(st.integers(1, 60))
 def test_a_head_gives_the_logits_of_its_model(name, vocab):
-    model = ADJUSTED[name]() if name not in _MADE else _MADE[name]
-    _MADE[name] = model
+    model = cached(name)
     ids = torch.arange(3, 11)[None]
     head = head_of(model, vocab)
     with torch.inference_mode():
@@ -174,9 +180,6 @@ def test_a_head_gives_the_logits_of_its_model(name, vocab):
             model(input_ids=ids)
         torch.testing.assert_close(head.logits(seen[0][0]), wanted, rtol=1e-5, atol=1e-5)
         check_head(model, head, ids)
-
-
-_MADE = {}
 
 
 def test_the_adjustments_matter():
