@@ -318,27 +318,27 @@ def _report(terms: TermSet, built: Built, plan: RowPlan, settings: dict[str, Any
             for (kind, one), new in zip(built.found.items(), built.choices.pieces.values(), strict=True)
         ],
     )
-    cuts = {kind: _measure(report, kind, one.words, built) for kind, one in built.found.items()}
+    tokenizer = built.load()
+    cuts = {kind: _measure(report, kind, one.words, tokenizer) for kind, one in built.found.items()}
     report.add_table("words that change most", ("type", "word", "base", "chosen"), _examples(cuts))
     _warn(report, terms, built)
     report.next_command = f"KTokenizer.from_pretrained({settings['out']!r}), then fine-tune the model as usual"
     return report
 
 
-Cuts = list[tuple[str, tuple[str, ...], tuple[str, ...], str]]
-"""Words with base pieces, chosen pieces and whose they are."""
+Cuts = list[tuple[str, tuple[str, ...], tuple[str, ...]]]
+"""Words with base pieces and chosen pieces."""
 
 
-def _measure(report: Report, kind: str, words: Iterable[str], built: Built) -> Cuts:
+def _measure(report: Report, kind: str, words: Iterable[str], tokenizer: "KTokenizer") -> Cuts:
     """Cuts the words of a type by the base and by choice, and adds the numbers."""
-    tokenizer = built.load()
     cuts: Cuts = []
     for word in words:
         for one in tokenizer.explain(word).words:
             base, chosen = (one.candidates[whose] or ("",) for whose in (BASE, one.chosen))
-            cuts.append((one.text, base, chosen, one.chosen))
+            cuts.append((one.text, base, chosen))
     before, after = (sum(len(cut[at]) for cut in cuts) for at in (1, 2))
-    changed = sum(base != chosen for _, base, chosen, _ in cuts)
+    changed = sum(base != chosen for _, base, chosen in cuts)
     size = max(len(cuts), 1)
     report.add("pieces per word", after / size, "", baseline=before / size, n=len(cuts), source=kind)
     report.add("words changed", changed / size, "", n=len(cuts), source=kind)
@@ -349,13 +349,14 @@ def _examples(cuts: Mapping[str, Cuts]) -> list[tuple[Any, ...]]:
     rows = []
     for kind, some in cuts.items():
         ranked = sorted(some, key=lambda cut: (len(cut[2]) - len(cut[1]), cut[0]))
-        rows += [(kind, w, " ".join(base), " ".join(new)) for w, base, new, _ in ranked[:SHOWN] if base != new]
+        rows += [(kind, w, " ".join(base), " ".join(new)) for w, base, new in ranked[:SHOWN] if base != new]
     return rows
 
 
 def _warn(report: Report, terms: TermSet, built: Built) -> None:
-    known = sum(len(ids) == 1 for ids in built.base.encode_batch(terms.all_terms))
-    if known > KNOWN_SHARE * len(terms):
+    unknown = [built.base.vocab.roles.get("unk")]
+    known = sum(len(ids) == 1 and ids != unknown for ids in built.base.encode_batch(terms.all_terms))
+    if known > KNOWN_SHARE * len(terms.all_terms):
         report.warn(f"{known} of {len(terms.all_terms)} terms are single tokens already: there is little to gain")
     for kind, one in built.found.items():
         if one.left_out:
