@@ -1,0 +1,1 @@
+"""Training: one loop over micro-batches, with exact resume."""
