@@ -36,9 +36,35 @@ def test_every_translation_of_a_freedict_line_makes_a_pair(tmp_path):
         ("3.5 units", ["3.5 units"]),
         ("word,", ["word"]),
         ("(only a note)", []),
+        ("horse{the animal}", ["horse"]),
+        ("by~stages", ["by stages"]),
     ],
 )
 def test_numbers_and_notes_are_no_part_of_a_translation(entry, words):
+    assert translations(entry) == words
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        # each as it stands in a FreeDict list
+        ("konehuone | compartment on a ship", ["konehuone"]),
+        ("1. penska, kersa | child (colloq.) | 2. vohla, kili", ["penska", "kersa", "vohla", "kili"]),
+        ("herttuatar 2. | female ruler of a duchy | 3.", ["herttuatar"]),
+        ("1. hyppy, loikka | 2. hyppy 2. | instance of causing oneself to fall", ["hyppy", "loikka"]),
+        ("1. | stairs | 2.", ["stairs"]),
+        ("in | ; at", ["in", "at"]),
+        ("tailor | Synonym: {mshoni}", ["tailor"]),
+        ("Plural of {bata}: duck", ["duck"]),
+        ("Plural of {mlango}: 1. door 2. gate, portal", ["door", "gate", "portal"]),
+        ('1. लेखक~वर्ग | "He wrote." | 2. लेखन{कर्म}', ["लेखक वर्ग", "लेखन"]),
+        ('1. | "Il faut quelque chose" | need', ["need"]),
+        ("1. zararsız. harmlessly zararsız bir şekilde. harmlessness zararsızlık", ["zararsız"]),
+        ("1. (huk.) avukat, dava vekili .", ["avukat", "dava vekili"]),
+        ("1. St. Petersburg | 2. 1000.", ["St. Petersburg", "1000."]),
+    ],
+)
+def test_definitions_examples_references_and_idioms_make_no_pairs(entry, words):
     assert translations(entry) == words
 
 

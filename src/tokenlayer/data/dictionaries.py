@@ -1,7 +1,8 @@
 """Bilingual word lists: pairs of a source word and a target word, one entry a line.
 
-A line is `word TAB translations` (without a tab: up to the first space). FreeDict lists put several translations into
-one line, `1. flat, dwelling | 2. home (figurative)`: each of them makes a pair; numbers and notes in brackets go.
+A line is `word TAB translations` (without a tab: up to the first space). FreeDict lists put a whole entry into one
+line, `1. flat, dwelling | 2. home (figurative) | where one lives`: each translation makes a pair; numbers, notes in
+brackets, cross-references, definitions and examples go.
 """
 
 import re
@@ -16,8 +17,15 @@ SHOWN = 3
 """Malformed lines that are kept to be shown."""
 LONGEST_LINE = 1 << 16
 """Bytes; a longer line is no dictionary entry."""
-_NUMBER = re.compile(r"^\d+\.\s+")
-_NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]")
+_NUMBER = re.compile(r"(?:^|\s)\d{1,2}\.(?=\s|$)")
+_STRAY = re.compile(r"(?<=\S)\s+\d{1,2}\.$")
+"""`hyppy 2. | instance of falling` gives no second translation."""
+_REFERENCE = re.compile(r"^[^:{}]*\{[^{}]*\}:")
+"""As in `Plural of {bata}: duck`."""
+_NOTE = re.compile(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}")
+_MORE = re.compile(r"(?<=\w{3})\s?\.\s.*")
+"""After a full stop come idioms: `zararsız. harmlessly zararsız bir şekilde`; a shorter word is an abbreviation."""
+_STOP = re.compile(r"(?<=[^\W\d])\s?\.$")
 _BETWEEN = re.compile(r"[,;]\s+|[,;]$")
 
 
@@ -92,14 +100,32 @@ def read_dictionary(path: str | Path, *, swap: bool = False) -> Dictionary:
 
 
 def translations(text: str) -> list[str]:
-    """The single translations of an entry: `1. flat, dwelling | 2. home (figurative)` gives three."""
+    """The single translations of an entry: `1. flat, dwelling | 2. home (figurative) | where one lives` gives three.
+
+    A sense begins with its number. Its first part holds the translations, and so does a part that goes on with `;`;
+    the others are definitions and examples in either language.
+    """
     found: dict[str, None] = {}
-    for sense in text.split(" | "):
-        plain = _NUMBER.sub("", sense.strip())
+    for sense in _senses(text):
+        plain = _REFERENCE.sub("", sense).replace("~", " ")
         while (without := _NOTE.sub(" ", plain)) != plain:
             plain = without
-        found |= {" ".join(word.split()): None for word in _BETWEEN.split(plain)}
+        plain = _MORE.sub("", plain.strip())
+        found |= {_STOP.sub("", " ".join(word.split())): None for word in _BETWEEN.split(plain)}
     return [word for word in found if word]
+
+
+def _senses(text: str) -> Iterator[str]:
+    """The parts of an entry that hold translations."""
+    told = False
+    for part in text.split(" | "):
+        body = _STRAY.sub("", _REFERENCE.sub("", part.strip()))
+        for n, sense in enumerate(_NUMBER.split(body)):
+            told = told and n == 0
+            plain = sense.strip()
+            if plain and plain[0] != '"' and (not told or plain[0] in ",;"):
+                told = True
+                yield plain.lstrip(",;")
 
 
 def _entry(line: bytes) -> list[tuple[str, str]] | str:
