@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenlayer.core.errors import BadOption
 from tokenlayer.core.report import Report
 
 
@@ -227,6 +228,78 @@ def compare(
         report = run(model, found, Path(out), config, progress=progress)
     write_comparison(report, Path(out))
     return report
+
+
+def terms(
+    model: str | Path,
+    out: str | Path | None = None,
+    *,
+    files: Sequence[str] = (),
+    corpora: Sequence[str] = (),
+    umls: str | Path = "",
+    semantic_types: Sequence[str] = (),
+    language: str = "ENG",
+    size_of: Sequence[str] = (),
+    explain: Sequence[str] = (),
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Gives a WordPiece model pieces for types of domain terms, or explains how such a model cuts texts.
+
+    Args:
+        model: checkpoint folder or hub id; a folder that this wrote, if there are no terms.
+        out: the folder to write.
+        files: see `tokenlayer.transfer.terms.read_terms`, as the four that follow.
+        corpora: see `read_terms`.
+        umls: see `read_terms`.
+        semantic_types: see `read_terms`.
+        language: see `read_terms`.
+        size_of: `TYPE=NUMBER` of pieces of single types.
+        explain: texts to explain word by word.
+        force: replace an existing folder.
+        dry_run: build and report, write nothing.
+        quiet: no progress bars.
+        options: the other fields of `tokenlayer.transfer.ktokeniser.KTokeniserConfig`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    from tokenlayer.app.progress import steps
+    from tokenlayer.app.report import write_report_files
+    from tokenlayer.app.report.command import terms_command
+    from tokenlayer.transfer.ktokeniser import KTokeniserConfig, ktokeniser, parse_sizes
+    from tokenlayer.transfer.ktokeniser_report import explain as explain_folder
+    from tokenlayer.transfer.terms import read_terms
+
+    if explain and not (files or corpora or umls):
+        return explain_folder(model, explain)
+    if out is None and not dry_run:
+        raise BadOption("there is no folder to write to", hint="add --out DIR, or --dry-run")
+    sizes: dict[str, Any] = {"sizes": parse_sizes(size_of)} if size_of else {}
+    config = KTokeniserConfig(**sizes, **options)
+    given: dict[str, Any] = {"out": str(out or ""), "terms": list(files), "corpus": list(corpora), "umls": str(umls)}
+    given |= {"semantic_type": list(semantic_types), "language": language, "size_of": list(size_of), **options}
+    found = read_terms(files, corpora, umls=umls, semantic_types=semantic_types, language=language)
+
+    def finish(report: Report, folder: Path) -> None:
+        flags = {"model": str(model), **given}
+        report.settings["command"] = terms_command(flags)
+        write_report_files(report, folder, flags=flags)
+
+    with steps(quiet) as progress:
+        return ktokeniser(
+            model,
+            found,
+            Path(out or "."),
+            config,
+            explain=explain,
+            force=force,
+            dry_run=dry_run,
+            finish=finish,
+            progress=progress,
+        )
 
 
 def doctor(what: str | Path) -> Report:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, fields
 from tokenlayer.core.errors import BadOption, BadTokenizer
 from tokenlayer.transfer.typed_pieces import PREFIX
 
+CHOICES_FILE = "k_tokeniser.json"
+"""Holds the `Choices`, beside tokenizer.json."""
 FORMAT = "tokenlayer-k-tokeniser/1"
 BASE = "base"
 """Name of the candidate of the base tokenizer."""
@@ -77,10 +79,14 @@ class Choices:
         typed = [kind for kind in self.pieces if kind in scores]
         if (upper and self.keep_upper) or not typed:
             return BASE
-        if all(scores[kind] < self._entropy(self.min_count) for kind in typed):
+        if self.rare([scores[kind] for kind in typed]):
             return BASE
         order = [*typed, BASE] if BASE in scores else typed
         return min(order, key=scores.__getitem__)
+
+    def rare(self, typed: Sequence[float]) -> bool:
+        """Whether all typed candidates of a word score below `min_count` counts, so that the base stays."""
+        return all(score < self._entropy(self.min_count) for score in typed)
 
     def keeps(self, base: int, chosen: int) -> bool:
         """Whether a sentence of `base` pieces keeps its chosen cut of `chosen` pieces."""
@@ -95,7 +101,7 @@ class Choices:
         )
 
     @staticmethod
-    def from_json(text: str, where: str = "k_tokeniser.json") -> "Choices":
+    def from_json(text: str, where: str = CHOICES_FILE) -> "Choices":
         """Rebuilds what `to_json` wrote.
 
         Raises:

@@ -20,9 +20,8 @@ from tokenizers import Encoding, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from tokenlayer.core.errors import BadTokenizer
-from tokenlayer.transfer.arbitration import BASE, Choices, Explanation, WordChoice, shortening
+from tokenlayer.transfer.arbitration import BASE, CHOICES_FILE, Choices, Explanation, WordChoice, shortening
 
-CHOICES_FILE = "k_tokeniser.json"
 MOST_WORDS = 500_000
 """Words that are remembered; then all are forgotten."""
 
@@ -54,7 +53,7 @@ class KTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
             if choices_file is None:
                 raise BadTokenizer(
                     f"the folder has no {CHOICES_FILE}, so it is not a K-Tokeniser",
-                    hint="make one with tokenlayer.transfer.ktokeniser.ktokeniser(model, terms, out)",
+                    hint="make one: tokenlayer transfer terms MODEL --terms drug=FILE --out DIR",
                 )
             choices = Choices.from_json(Path(choices_file).read_text(encoding="utf-8"), choices_file)
         super().__init__(*args, **kwargs)

@@ -20,13 +20,13 @@ Differences from the paper:
     - the released commands pass `rollback` 0, which is the base tokenizer; the default here is 1.
 """
 
-import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -40,10 +40,11 @@ from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
 from tokenlayer.models.loading import OpenedModel, opened_model
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 from tokenlayer.models.verify import verify_checkpoint
-from tokenlayer.transfer.arbitration import BASE, Choices, check_rules
+from tokenlayer.transfer import ktokeniser_report
+from tokenlayer.transfer.arbitration import BASE, CHOICES_FILE, Choices, check_rules
 from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.swap import new_table
-from tokenlayer.transfer.terms import TermSet
+from tokenlayer.transfer.terms import TermSet, typed_name
 from tokenlayer.transfer.typed_pieces import PREFIX, TypedPieces, TypedPiecesConfig, select, typed_pieces
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ if TYPE_CHECKING:
 
 WORDS = ("pre-tokens", "whitespace")
 INITS = ("pieces", "gaussian")
-CHOICES_FILE = "k_tokeniser.json"
-KNOWN_SHARE = 0.5
-"""More terms than this being single base tokens is worth a warning: there is nothing to gain."""
-SHOWN = 5
-"""Words in the table of examples."""
+PAPER = "Hasan et al., Infusing clinical knowledge into tokenisers for language models, 2024"
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, units done and units in all."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,34 @@ class KTokeniserConfig:
         return TypedPiecesConfig(**{name: getattr(self, name) for name in names})
 
 
+def parse_sizes(specs: Sequence[str]) -> dict[str, int]:
+    """Reads `TYPE=NUMBER` of each.
+
+    Raises:
+        BadOption: one is not of that form.
+    """
+    sizes: dict[str, int] = {}
+    for spec in specs:
+        kind, number = typed_name(spec, "the size of a type", "drug=10000")
+        if not number.isdecimal():
+            raise BadOption(
+                f"the size of type {kind!r} is {number!r}, expected a number", hint="for example drug=10000"
+            )
+        sizes[kind] = int(number)
+    return sizes
+
+
 def ktokeniser(
     model: str | Path,
     terms: TermSet,
     out: Path,
     config: KTokeniserConfig | None = None,
     *,
+    explain: Sequence[str] = (),
     force: bool = False,
+    dry_run: bool = False,
     finish: Callable[[Report, Path], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Gives a WordPiece model typed pieces and writes a folder to fine-tune.
 
@@ -126,8 +146,11 @@ def ktokeniser(
         terms: terms by type; take them from training data only where you measure on it.
         out: the folder to write; it appears only when everything is written and checked.
         config: see `KTokeniserConfig`.
+        explain: texts for which the report shows candidates, scores and choice of each word.
         force: replace an existing folder that we wrote.
+        dry_run: build and report, write nothing.
         finish: called with the report and the unfinished folder, to put files beside the weights.
+        progress: see `Progress`.
 
     Returns:
         The report: pieces per type, words of the terms that are cut otherwise, pieces per word before and after.
@@ -139,15 +162,22 @@ def ktokeniser(
     """
     config = config or KTokeniserConfig()
     began = time.perf_counter()
-    check_free(out, force=force)
+    if not dry_run:
+        check_free(out, force=force)
     with opened_model(model, out.absolute().parent) as source:
         if (source.checkpoint.folder / CHOICES_FILE).is_file():
             raise BadTokenizer(f"{model} is a K-Tokeniser already", hint="give the model that it was made from")
-        built = build(source.tokenizer, terms, config)
+        built = build(source.tokenizer, terms, config, progress)
         plan = rows_of(source.tokenizer, built.tokenizer, config)
         plan = plan.padded(max(plan.new_vocab, source.checkpoint.rows.rows))
-        check_room(out, needed_bytes(source.checkpoint, plan.new_vocab, out=out), "the new checkpoint")
-        report = _report(terms, built, plan, settings={**asdict(config), "model": str(model), "out": str(out)})
+        settings = {**asdict(config), "model": str(model), "out": str(out), "paper": PAPER}
+        report = ktokeniser_report.begin(terms, built, plan, settings)
+        needed = needed_bytes(source.checkpoint, plan.new_vocab, out=out)
+        report.add("room needed on disk", needed / 1e6, "MB")
+        ktokeniser_report.explain_texts(report, built.load(), explain)
+        if dry_run:
+            return report
+        check_room(out, needed, "the new checkpoint")
         with fresh_folder(out, force=force) as folder:
             report.warnings += _write(source, built, plan, folder, report)
             report.add("seconds", time.perf_counter() - began, "s")
@@ -196,7 +226,9 @@ class Built:
             return made
 
 
-def build(base: LoadedTokenizer, terms: TermSet, config: KTokeniserConfig | None = None) -> Built:
+def build(
+    base: LoadedTokenizer, terms: TermSet, config: KTokeniserConfig | None = None, progress: Progress | None = None
+) -> Built:
     """Finds and selects the pieces of each type and puts them behind the tokens of a tokenizer.
 
     Raises:
@@ -207,7 +239,10 @@ def build(base: LoadedTokenizer, terms: TermSet, config: KTokeniserConfig | None
     config = config or KTokeniserConfig()
     _check(base, terms, config)
     split = term_words(base) if config.words == "pre-tokens" else str.split
-    found = {kind: typed_pieces(some, config.for_pieces(), split) for kind, some in terms.terms.items()}
+    found = {}
+    for kind, some in terms.terms.items():
+        tell = partial(progress, f"words of type {kind}") if progress else None
+        found[kind] = typed_pieces(some, config.for_pieces(), split, progress=tell)
     selected = {
         kind: select(one.pieces, size=config.sizes.get(kind, config.size), alphabetical=config.compat)
         for kind, one in found.items()
@@ -303,71 +338,3 @@ def _write(source: OpenedModel, built: Built, plan: RowPlan, folder: Path, repor
     )
     report.data["checks"] = verify_checkpoint(folder, checkpoint, tables, built.tokenizer)
     return notes
-
-
-def _report(terms: TermSet, built: Built, plan: RowPlan, settings: dict[str, Any]) -> Report:
-    report = Report(f"typed pieces for {settings['model']}", settings=settings)
-    report.add("new pieces", len(built.tokenizer.vocab) - built.first_id, "tokens", n=len(built.tokenizer.vocab))
-    for origin, n in plan.counts().items():
-        report.add("rows", n, "rows", source=origin)
-    report.add_table(
-        "pieces by type",
-        ("type", "terms", "words", "pieces found", "selected", "new"),
-        [
-            (kind, len(terms.terms[kind]), len(one.words), len(one.pieces), len(built.selected[kind]), len(new))
-            for (kind, one), new in zip(built.found.items(), built.choices.pieces.values(), strict=True)
-        ],
-    )
-    tokenizer = built.load()
-    cuts = {kind: _measure(report, kind, one.words, tokenizer) for kind, one in built.found.items()}
-    report.add_table("words that change most", ("type", "word", "base", "chosen"), _examples(cuts))
-    _warn(report, terms, built)
-    report.next_command = f"KTokenizer.from_pretrained({settings['out']!r}), then fine-tune the model as usual"
-    return report
-
-
-Cuts = list[tuple[str, tuple[str, ...], tuple[str, ...]]]
-"""Words with base pieces and chosen pieces."""
-
-
-def _measure(report: Report, kind: str, words: Iterable[str], tokenizer: "KTokenizer") -> Cuts:
-    """Cuts the words of a type by the base and by choice, and adds the numbers."""
-    cuts: Cuts = []
-    for word in words:
-        for one in tokenizer.explain(word).words:
-            base, chosen = (one.candidates[whose] or ("",) for whose in (BASE, one.chosen))
-            cuts.append((one.text, base, chosen))
-    before, after = (sum(len(cut[at]) for cut in cuts) for at in (1, 2))
-    changed = sum(base != chosen for _, base, chosen in cuts)
-    size = max(len(cuts), 1)
-    report.add("pieces per word", after / size, "", baseline=before / size, n=len(cuts), source=kind)
-    report.add("words changed", changed / size, "", n=len(cuts), source=kind)
-    return cuts
-
-
-def _examples(cuts: Mapping[str, Cuts]) -> list[tuple[Any, ...]]:
-    rows = []
-    for kind, some in cuts.items():
-        ranked = sorted(some, key=lambda cut: (len(cut[2]) - len(cut[1]), cut[0]))
-        rows += [(kind, w, " ".join(base), " ".join(new)) for w, base, new in ranked[:SHOWN] if base != new]
-    return rows
-
-
-def _warn(report: Report, terms: TermSet, built: Built) -> None:
-    unknown = [built.base.vocab.roles.get("unk")]
-    known = sum(len(ids) == 1 and ids != unknown for ids in built.base.encode_batch(terms.all_terms))
-    if known > KNOWN_SHARE * len(terms.all_terms):
-        report.warn(f"{known} of {len(terms.all_terms)} terms are single tokens already: there is little to gain")
-    for kind, one in built.found.items():
-        if one.left_out:
-            report.warn(f"{one.left_out} words of type {kind!r} were too long and left out (see longest_word)")
-    if not any(built.choices.pieces.values()):
-        report.warn("every selected piece is a token already: nothing was added")
-    choices = built.choices
-    if choices.min_count > choices.total / math.e:
-        report.warn(
-            f"min_count is {choices.min_count} but all n-grams of the terms count only {choices.total}: the rule that "
-            "sends rare words back is made for long lists; lower min_count"
-        )
-    if choices.rollback == 0:
-        report.warn("rollback 0 sends every sentence back to the base tokenizer")

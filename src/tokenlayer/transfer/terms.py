@@ -1,8 +1,8 @@
 """Lists of domain terms by type (drug, disease, ...), from the files in which people keep them.
 
-Readers: a table `term<TAB>type`; an OBO ontology; the UMLS release files MRCONSO.RRF and MRSTY.RRF; a corpus with
-labelled spans (IOB or BIOES tags, one token a line). All may be `.gz` or `.zst`. Nothing is bundled: licensed lists
-(UMLS, SNOMED) are read from the user's own copy.
+Readers: a table `term<TAB>type`; a list of terms of one type; an OBO ontology; the UMLS release files MRCONSO.RRF and
+MRSTY.RRF; a corpus with labelled spans (IOB or BIOES tags, one token a line). All may be `.gz` or `.zst`. Nothing is
+bundled: licensed lists (UMLS, SNOMED) are read from the user's own copy.
 
 Errors: `BadText` with file and line for a file that is not what it was announced as, or that holds no term;
 `BadOption` for a semantic type that the file does not know.
@@ -48,7 +48,7 @@ class TermSet:
 
     def __post_init__(self) -> None:
         if not self.terms:
-            raise BadText("there are no terms", hint="give at least one file of terms, for example drugs.tsv")
+            raise BadText("there are no terms", hint="give at least one file: --terms drug=drugs.txt")
         for kind, terms in self.terms.items():
             if not any(term.strip() for term in terms):
                 raise BadText(f"type {kind!r} has no terms", hint="leave the type out, or give it a longer list")
@@ -70,6 +70,91 @@ class TermSet:
 def join_terms(sets: Iterable[TermSet]) -> TermSet:
     """Puts several sets together; terms of the same type are joined, each once."""
     return _term_set((kind, term) for one in sets for kind, terms in one.terms.items() for term in terms)
+
+
+def read_terms(
+    files: Sequence[str] = (),
+    corpora: Sequence[str] = (),
+    *,
+    umls: str | Path = "",
+    semantic_types: Sequence[str] = (),
+    language: str = "ENG",
+) -> TermSet:
+    """Reads terms from files named as on the command line; the order of the types decides ties.
+
+    Args:
+        files: `TYPE=FILE` of lists with a term a line, `TYPE=FILE.obo` of ontologies, `FILE` of tables `term<TAB>type`.
+        corpora: files with labelled spans; training splits only.
+        umls: folder of MRCONSO.RRF and MRSTY.RRF.
+        semantic_types: `TYPE=NAME` of each semantic type to read from UMLS; the paper's if none.
+        language: of the UMLS strings.
+
+    Raises:
+        BadOption: a name without its type, or semantic types without `umls`.
+        BadText: see the readers; or there are no files at all.
+    """
+    found = [_from_file(spec) for spec in files]
+    if semantic_types and not umls:
+        raise BadOption("semantic types are given but no UMLS folder", hint="add --umls FOLDER, with MRCONSO.RRF")
+    if umls:
+        chosen: dict[str, list[str]] = {}
+        for spec in semantic_types:
+            kind, name = typed_name(spec, "the semantic type", "drug=Clinical Drug")
+            chosen.setdefault(kind, []).append(name)
+        mrconso, mrsty = (_release_file(Path(umls), name) for name in ("MRCONSO.RRF", "MRSTY.RRF"))
+        found.append(terms_from_umls(mrconso, mrsty, chosen or UMLS_TYPES, language=language))
+    if corpora:
+        found.append(terms_from_corpus(list(corpora)))
+    return join_terms(found)
+
+
+def typed_name(spec: str, what: str, example: str) -> tuple[str, str]:
+    """Cuts `TYPE=NAME` in two.
+
+    Raises:
+        BadOption: there is no `=`, or nothing on one of its sides.
+    """
+    kind, mark, name = (part.strip() for part in spec.partition("="))
+    if not mark or not kind or not name:
+        raise BadOption(f"{what} is {spec!r}, expected TYPE=NAME", hint=f"for example {example}")
+    return kind, name
+
+
+def _from_file(spec: str) -> TermSet:
+    kind, mark, path = spec.partition("=")
+    if not mark or "/" in kind:
+        kind, path = "", spec
+    if _is_obo(path):
+        if not kind:
+            raise BadOption(f"{path} is an ontology without a type", hint=f"for example --terms disease={path}")
+        return terms_from_obo(path, kind)
+    return terms_from_list(path, kind) if kind else terms_from_tsv(path)
+
+
+def _is_obo(path: str) -> bool:
+    return Path(path.removesuffix(".gz").removesuffix(".zst")).suffix.lower() == ".obo"
+
+
+def _release_file(folder: Path, name: str) -> Path:
+    """The file, or its packed form."""
+    return next((path for end in ("", ".gz", ".zst") if (path := folder / (name + end)).is_file()), folder / name)
+
+
+def terms_from_list(path: str | Path, kind: str) -> TermSet:
+    """Reads a term a line, all of one type; empty lines are passed over.
+
+    Raises:
+        BadText: a line with a tab, or no term at all.
+    """
+    found = []
+    for where, line in _lines(Path(path)):
+        if "\t" in line.strip():
+            raise BadText(
+                f"{where} has several fields, but the file was given as terms of type {kind!r}, one a line",
+                hint=f"for lines term<TAB>type leave the type out: --terms {path}",
+            )
+        found.append((kind, line))
+    return _named(path, [pair for pair in found if pair[1].strip()], "each line is one term")
 
 
 def terms_from_tsv(path: str | Path) -> TermSet:

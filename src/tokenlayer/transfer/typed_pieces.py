@@ -30,6 +30,8 @@ STEP = 1e-6
 """Between the thresholds that the released code tries, upwards from the smallest probability."""
 MARK = "\0"
 """Stands after the last character of an n-gram in compat mode."""
+TELL_EVERY = 100
+"""Words between two calls of `progress`."""
 _SYLLABLE = re.compile("[aeiouy]+[^aeiouy]+|[aeiouy]+|[^aeiouy]+[aeiouy]+|[^aeiouy]", re.DOTALL)
 """Vowels and consonants, vowels, consonants and vowels, one consonant; tried in this order (English)."""
 
@@ -79,7 +81,11 @@ class TypedPieces:
 
 
 def typed_pieces(
-    terms: Iterable[str], config: TypedPiecesConfig | None = None, split: Split = str.split
+    terms: Iterable[str],
+    config: TypedPiecesConfig | None = None,
+    split: Split = str.split,
+    *,
+    progress: Callable[[int, int], object] | None = None,
 ) -> TypedPieces:
     """Finds the pieces of one type.
 
@@ -89,6 +95,7 @@ def typed_pieces(
         terms: distinct terms; a word that occurs in several counts for each.
         config: see `TypedPiecesConfig`.
         split: cuts a lower-cased term into words; white space in the paper.
+        progress: called with words done and words in all.
 
     Raises:
         BadText: fewer than two distinct words.
@@ -103,7 +110,9 @@ def typed_pieces(
         )
     ngrams = count_ngrams({word: counts[word] for word in words}, tails=config.compat)
     pieces: dict[str, int] = {}
-    for word in words:
+    for done, word in enumerate(words):
+        if progress is not None and done % TELL_EVERY == 0:
+            progress(done, len(words))
         for at, piece in enumerate(cut_word(word, ngrams, config)):
             if config.compat and piece in pieces:
                 continue

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tokenlayer.app.cli import common
+from tokenlayer.app.cli import common, terms
 
 app = typer.Typer(help="Give a model another tokenizer.")
 
@@ -213,3 +213,6 @@ def expand(
         quiet=quiet or as_json,
     )
     render(report, as_json=as_json, quiet=quiet)
+
+
+app.command("terms", epilog=terms.EXAMPLE)(terms.terms)

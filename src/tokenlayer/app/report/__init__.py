@@ -27,8 +27,8 @@ def write_report_files(report: Report, folder: Path, *, flags: Mapping[str, Any]
     from tokenlayer.app.report.command import swap_command, versions
 
     report.settings.setdefault("versions", versions())
-    if flags:
-        report.settings.setdefault("command", swap_command(flags))
+    if flags and "command" not in report.settings:
+        report.settings["command"] = swap_command(flags)
     try:
         write_page(report, folder)
     except MissingExtra as missing:

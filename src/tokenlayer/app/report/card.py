@@ -12,6 +12,11 @@ HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 IN_CARD = ("origin of rows", "special roles")
 """Tables that belong into the card; the page has all of them."""
 
+LOADING = (
+    "It loads as any other checkpoint, with `AutoModelForCausalLM.from_pretrained` and "
+    "`AutoTokenizer.from_pretrained`. All numbers are in `tokenlayer.json`, drawn in `report.html`."
+)
+
 
 def model_card(report: Report) -> str:
     """Returns Markdown with the hub's front matter: command, numbers, checks, warnings, versions, paper."""
@@ -43,10 +48,7 @@ def _front_matter(settings: dict[str, Any]) -> str:
 def _how(report: Report) -> str:
     command = report.settings.get("command")
     made = f"Made by\n\n```console\n$ {command}\n```\n\n" if command else ""
-    return made + (
-        "It loads as any other checkpoint, with `AutoModelForCausalLM.from_pretrained` and "
-        "`AutoTokenizer.from_pretrained`. All numbers are in `tokenlayer.json`, drawn in `report.html`."
-    )
+    return made + str(report.settings.get("loading", LOADING))
 
 
 def _list(title: str, sentences: list[str]) -> str:

@@ -3,7 +3,7 @@
 import inspect
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -15,9 +15,21 @@ def swap_command(flags: Mapping[str, Any]) -> str:
     """Returns the `tokenlayer swap` line of a run; flags that have their default are left out."""
     from tokenlayer.app.cli.transfer import swap
 
-    defaults = {name: p.default for name, p in inspect.signature(swap).parameters.items()}
+    return _without_defaults("swap", swap, [str(flags["model"]), str(flags["tokenizer"])], flags)
+
+
+def terms_command(flags: Mapping[str, Any]) -> str:
+    """Returns the `tokenlayer transfer terms` line of a run, likewise."""
+    from tokenlayer.app.cli.terms import terms
+
+    return _without_defaults("transfer terms", terms, [str(flags["model"])], flags)
+
+
+def _without_defaults(command: str, of: Callable[..., Any], positional: list[str], flags: Mapping[str, Any]) -> str:
+    defaults = {name: p.default for name, p in inspect.signature(of).parameters.items()}
     rest = {k: v for k, v in flags.items() if k not in ("model", "tokenizer") and v != defaults.get(k)}
-    return command_line("swap", [str(flags["model"]), str(flags["tokenizer"])], rest)
+    off = {f"no_{k}": True for k, v in rest.items() if v is False and defaults.get(k) is True}
+    return command_line(command, positional, rest | off)
 
 
 def versions() -> dict[str, str]:
