@@ -86,3 +86,32 @@ def test_wechsel_from_texts_and_a_word_list(texts, capsys):
     origin = next(table for table in report["tables"] if table["name"] == "origin of rows")["rows"]
     assert dict(row[:2] for row in origin)["neighbours"] > 10
     assert any("word pairs" in warning for warning in report["warnings"])
+
+
+def test_heal_trains_and_the_written_settings_repeat_it(texts, capsys):
+    model = model_with_tokenizer("tied_llama", texts / "model")
+    target = write(texts / "target", FAMILIES["split-byte-level"]())
+    flags = ["--heal", f"a=2:{texts}/en.txt", "--heal", f"{texts}/ru.txt", "--budget", 9000, "--heal-rate", 0.01]
+    flags += ["--eval", f"{texts}/en.txt:en", "--eval-bytes", 300]
+    run("swap", model, target, "--out", texts / "out", *flags, "--distill", 0.2, "--dry-run", "--json")
+    planned = json.loads(capsys.readouterr().out)
+    assert next(m["value"] for m in planned["metrics"] if m["name"] == "healing") == 3
+    run("swap", model, target, "--out", texts / "out", *flags, "--json")
+    report = json.loads(capsys.readouterr().out)
+    scores = {m["name"]: m["value"] for m in report["metrics"] if m["source"] == "en.txt"}
+    assert scores["bits per byte"] < scores["bits per byte before healing"]
+    assert dict(next(t for t in report["tables"] if t["name"] == "healing")["rows"])["learning rate"] == 0.01
+    assert "Loss while healing" in (texts / "out" / "report.html").read_text()
+    again = ["--config", texts / "out" / "tokenlayer.toml", "--out", texts / "again"]
+    run("swap", model, target, *again, "--quiet")
+    one, other = ((texts / name / "model.safetensors").read_bytes() for name in ("out", "again"))
+    assert one == other
+    capsys.readouterr()
+    for wrong, message in (
+        (["--heal", texts / "no.txt"], "no.txt does not exist"),
+        (["--heal", f"{texts}/en.txt", "--heal-train", "row"], "train is 'row', expected one of: rows, new-rows"),
+        (["--distill", 0.5], "distill needs texts to train on"),
+    ):
+        run("swap", model, target, "--out", texts / "other", *wrong, code=2)
+        assert message in capsys.readouterr().err
+        assert not (texts / "other").exists()

@@ -24,6 +24,11 @@ def swap(
     dictionary: str | Path = "",
     swap_dictionary: bool = False,
     donor: str | Path = "",
+    heal: Sequence[str] = (),
+    budget: int = 500_000,
+    heal_train: str = "rows",
+    heal_rate: float | None = None,
+    distill: float = 0.0,
     force: bool = False,
     dry_run: bool = False,
     quiet: bool = True,
@@ -45,6 +50,11 @@ def swap(
         dictionary: see `Materials`.
         swap_dictionary: see `Materials`.
         donor: see `Materials`.
+        heal: `[GROUP[=WEIGHT]:]PATH` of each text to train on after the swap.
+        budget: tokens to train on.
+        heal_train: what is trained: rows, new-rows, lora, all.
+        heal_rate: learning rate; None takes the one for what is trained.
+        distill: share of the training loss that comes from the source model.
         force: replace an existing folder.
         dry_run: report the plan, write nothing.
         quiet: no progress bars.
@@ -56,6 +66,7 @@ def swap(
     from tokenlayer.app.progress import steps
     from tokenlayer.app.report import write_report_files
     from tokenlayer.data.sources import parse_eval_spec
+    from tokenlayer.transfer.heal import HealConfig
     from tokenlayer.transfer.materials import Materials
     from tokenlayer.transfer.swap import SwapConfig, read_texts
     from tokenlayer.transfer.swap import swap as run
@@ -69,8 +80,16 @@ def swap(
         "swap_dictionary": swap_dictionary,
         "donor": str(donor),
     }
+    materials = Materials(**given)
     scored = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)
-    config = SwapConfig(texts=scored, prompts=tuple(generate), materials=Materials(**given), **options)
+    healing = None
+    if heal:
+        healing = HealConfig(tuple(heal), budget, heal_train, learning_rate=heal_rate, distill=distill)
+        given |= {"heal": list(heal), "budget": budget, "heal_train": heal_train, "heal_rate": heal_rate}
+        given["distill"] = distill
+    elif distill:
+        raise BadOption("distill needs texts to train on", hint="give one with --heal FILE")
+    config = SwapConfig(texts=scored, prompts=tuple(generate), materials=materials, heal=healing, **options)
     flags: dict[str, Any] = {"model": str(model), "tokenizer": str(tokenizer), "out": str(out), "eval": list(eval)}
     flags |= {"eval_bytes": eval_bytes, "generate": list(generate), **given}
     flags |= {name: value for name, value in options.items() if isinstance(value, str | int | float)}

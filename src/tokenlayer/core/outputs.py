@@ -39,6 +39,15 @@ def fresh_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         raise
 
 
+def clear_folder(folder: Path) -> None:
+    """Removes all that is in a folder that we made, and keeps the folder."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def check_free(out: Path, *, force: bool = False) -> None:
     """Refuses an output folder that is taken.
 

@@ -1,6 +1,7 @@
 """Texts as windows of tokens for training: joined, cut to one length, mixed from several sources, without padding."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ BLOCK_CHARS = 65_536
 """Documents are joined up to about this size before they are encoded."""
 
 Encode = Callable[[str], Sequence[int]]
+T = TypeVar("T")
 
 
 def packed_windows(
@@ -50,10 +52,10 @@ def packed_windows(
         yield front + held
 
 
-def shuffled(windows: Iterable[list[int]], seed: int, buffer: int = 512) -> Iterator[list[int]]:
+def shuffled(windows: Iterable[T], seed: int, buffer: int = 512) -> Iterator[T]:
     """Gives windows in a random order that needs only `buffer` of them in memory."""
     draw = numpy_generator(seed, "window-order")
-    held: list[list[int]] = []
+    held: list[T] = []
     for window in windows:
         if len(held) < buffer:
             held.append(window)
@@ -65,9 +67,7 @@ def shuffled(windows: Iterable[list[int]], seed: int, buffer: int = 512) -> Iter
         yield held[at]
 
 
-def mixed(
-    streams: Sequence[Callable[[int], Iterable[list[int]]]], weights: Sequence[float], seed: int
-) -> Iterator[list[int]]:
+def mixed(streams: Sequence[Callable[[int], Iterable[T]]], weights: Sequence[float], seed: int) -> Iterator[T]:
     """An endless mixture: each window comes from a stream drawn by weight; a stream that ends is begun again.
 
     Args:

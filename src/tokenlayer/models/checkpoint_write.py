@@ -14,7 +14,7 @@ once: the tables get a file of their own, and every later swap of the result lin
 
 import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def write_checkpoint(
     special_ids: SpecialIds,
     files: Mapping[str, str | bytes],
     token_map: Mapping[int, int] | None = None,
+    body: Mapping[str, Tensor] | None = None,
     link: bool = True,
     split: bool = False,
 ) -> list[str]:
@@ -57,7 +58,8 @@ def write_checkpoint(
             Give bos, eos and pad in any case: a class has defaults of its own.
         files: content of further files by name, such as those of the tokenizer; they win over carried files.
         token_map: source id to target id, for all other fields that hold ids (suppressed tokens, image tokens).
-        link: hard-link shards without token tables. A program that overwrites a linked file in place changes
+        body: other tensors that changed, by stored name, each in its old shape; they are stored in their old dtype.
+        link: hard-link shards in which nothing changes. A program that overwrites a linked file in place changes
             the source too (save_pretrained does not: it writes beside and renames, from safetensors 0.8 on).
         split: give the tables a file of their own.
 
@@ -65,7 +67,8 @@ def write_checkpoint(
         Notes, one sentence each: ids that were lost, files that were left behind.
 
     Raises:
-        VocabMismatch: tables or special ids do not fit `vocab_size`, or the model class refuses the new config.
+        VocabMismatch: tables or special ids do not fit `vocab_size`, a tensor of `body` does not fit the one that it
+            replaces, or the model class refuses the new config.
         OutputExists: `out` is not an empty folder.
         NoRoom: the disk is full.
         BadOption: a name in `files` or `special_ids` cannot be used.
@@ -74,9 +77,10 @@ def write_checkpoint(
     _check_out(out, files)
     check_special_ids(special_ids, vocab_size)
     tables = _new_tables(source, rows, vocab_size)
+    changed = _new_body(source, body or {})
     try:
         notes = _write_configs(source, out, vocab_size, special_ids, token_map or {})
-        _write_weights(source, out, tables, link=link, split=split)
+        _write_weights(source, out, tables, changed, link=link, split=split)
         notes += carry_files(source.folder, out, link=link)
         for name, content in files.items():
             (out / name).parent.mkdir(exist_ok=True)
@@ -90,13 +94,16 @@ def write_checkpoint(
     return notes
 
 
-def needed_bytes(source: Checkpoint, vocab_size: int, *, out: Path, link: bool = True) -> int:
+def needed_bytes(
+    source: Checkpoint, vocab_size: int, *, out: Path, body: Collection[str] = (), link: bool = True
+) -> int:
     """Returns how many bytes `write_checkpoint` will put on the disk of `out`, up to small files (1 MB each way).
 
     Args:
         source: the opened checkpoint.
         vocab_size: rows of the new tables.
         out: the folder to be written; it need not exist.
+        body: names of other tensors that change.
         link: see `write_checkpoint`. Shards on another disk than `out` count in full.
     """
     existing = next(path for path in [out.absolute(), *out.absolute().parents] if path.exists())
@@ -104,7 +111,7 @@ def needed_bytes(source: Checkpoint, vocab_size: int, *, out: Path, link: bool =
     total = 1_000_000
     for shard in source.shards:
         status = shard.file.stat()
-        if not source.rows.stored & set(shard.tensors):
+        if not (source.rows.stored | set(body)) & set(shard.tensors):
             total += 0 if link and status.st_dev == disk else status.st_size
             continue
         total += status.st_size
@@ -143,10 +150,24 @@ def _new_tables(source: Checkpoint, rows: Mapping[str, Tensor], vocab_size: int)
     return tables | {alias: tables[name] for alias, name in source.rows.aliases.items()}
 
 
-def _write_weights(source: Checkpoint, out: Path, tables: dict[str, Tensor], *, link: bool, split: bool) -> None:
+def _new_body(source: Checkpoint, body: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The other tensors that change, in the stored dtype."""
+    changed = {}
+    for name, tensor in body.items():
+        info = source.tensors.get(name)
+        if info is None or name in source.rows.stored or tuple(tensor.shape) != tuple(info.shape):
+            found = "a token table" if name in source.rows.stored else "absent" if info is None else tuple(info.shape)
+            raise VocabMismatch(f"{name} has shape {tuple(tensor.shape)}, in {source.folder} it is {found}")
+        changed[name] = tensor.to(FLOATS[info.dtype])
+    return changed
+
+
+def _write_weights(
+    source: Checkpoint, out: Path, tables: dict[str, Tensor], changed: dict[str, Tensor], *, link: bool, split: bool
+) -> None:
     places: dict[str, str] = {}
     total_bytes = 0
-    for name, (shard, parts) in _layout(source, tables, split=split).items():
+    for name, (shard, parts) in _layout(source, tables, changed, split=split).items():
         if parts is None:
             link_or_copy(shard.file, out / name, link=link)
         else:
@@ -162,15 +183,18 @@ def _write_weights(source: Checkpoint, out: Path, tables: dict[str, Tensor], *, 
         _write_json(out / INDEX, {"metadata": metadata, "weight_map": dict(sorted(places.items()))})
 
 
-def _layout(source: Checkpoint, tables: dict[str, Tensor], *, split: bool) -> dict[str, tuple[Shard, Parts | None]]:
+def _layout(
+    source: Checkpoint, tables: dict[str, Tensor], changed: dict[str, Tensor], *, split: bool
+) -> dict[str, tuple[Shard, Parts | None]]:
     """What goes into which file; None stands for the shard as it is."""
     plan: list[tuple[Shard, Parts | None]] = []
+    new = tables | changed
     for shard in source.shards:
-        body: Parts = {name: info for name, info in shard.tensors.items() if name not in tables}
-        if len(body) == len(shard.tensors):
+        body: Parts = {name: changed.get(name, info) for name, info in shard.tensors.items() if name not in tables}
+        if not new.keys() & shard.tensors.keys():
             plan.append((shard, None))
         elif not split:
-            plan.append((shard, {name: tables.get(name, info) for name, info in shard.tensors.items()}))
+            plan.append((shard, {name: new.get(name, info) for name, info in shard.tensors.items()}))
         elif body:
             plan.append((shard, body))
     if not split:

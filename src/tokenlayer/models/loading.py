@@ -64,6 +64,13 @@ def most_positions(model: nn.Module) -> int | None:
     return int(most) - ((1 if pad is None else int(pad)) + 1 if counted else 0)
 
 
+def weight_stamps(where: str | Path) -> list[tuple[str, int, int]]:
+    """Name, size and date of the files with the weights of a local model: what tells changed weights apart."""
+    path = Path(where)
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
 @contextmanager
 def opened_model(where: str | Path, scratch: Path) -> Iterator[OpenedModel]:
     """Opens a checkpoint folder, a GGUF file, or a hub id `org/name` (the only case that touches the network).

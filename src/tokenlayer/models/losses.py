@@ -119,6 +119,28 @@ def linear_scores(
     return TileScores(torch.cat(nats), torch.cat(byte))
 
 
+def token_logprobs(
+    head: Head, hidden: Float[Tensor, "tokens dim"], targets: Int[Tensor, " tokens"], tile_bytes: int = TILE_BYTES
+) -> Float[Tensor, " tokens"]:
+    """Log-probabilities of targets in nats, with a gradient; logits are made in tiles and again for the gradient.
+
+    Args:
+        head: the output head.
+        hidden: inputs of the head.
+        targets: token id at each position.
+        tile_bytes: memory for float32 logits at a time; the gradient takes as much again.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def tile(some: Tensor, ids: Tensor) -> Tensor:
+        logprob: Tensor = torch.log_softmax(head.logits(some), dim=-1)
+        return logprob.gather(1, ids[:, None])[:, 0]
+
+    rows = max(1, tile_bytes // (4 * head.vocab))
+    pairs = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([checkpoint(tile, some, ids, use_reentrant=False) for some, ids in pairs])
+
+
 def check_head(model: nn.Module, head: Head, ids: Int[Tensor, "1 tokens"]) -> None:
     """Compares our head with the model's own logits on a few tokens.
 

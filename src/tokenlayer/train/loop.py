@@ -84,6 +84,7 @@ def run_loop(
     config: LoopConfig,
     *,
     state: Path | None = None,
+    about: str = "",
     progress: Progress | None = None,
     after_step: Callable[[int], object] | None = None,
 ) -> list[float]:
@@ -96,6 +97,7 @@ def run_loop(
         config: see `LoopConfig`.
         state: file for parameters, moments and losses; a run whose file is there goes on from it. It is removed by
             whoever called, once the result is safe.
+        about: what else decides the result (data, model); a state of another text is refused.
         progress: see `Progress`.
         after_step: called after each step with the steps done.
 
@@ -107,7 +109,7 @@ def run_loop(
         VerifyFailed: a loss is not finite.
     """
     optimiser = torch.optim.AdamW(parameters.values(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay)
-    losses = _load(state, parameters, optimiser, config) if state is not None and state.exists() else []
+    losses = _load(state, parameters, optimiser, about + _plain(config)) if state is not None and state.exists() else []
     saved = time.monotonic()
     for step in range(len(losses), config.steps):
         for group in optimiser.param_groups:
@@ -118,7 +120,7 @@ def run_loop(
         if after_step is not None:
             after_step(step + 1)
         if state is not None and time.monotonic() - saved > config.save_seconds:
-            _save(state, parameters, optimiser, config, losses)
+            _save(state, parameters, optimiser, about + _plain(config), losses)
             saved = time.monotonic()
     return losses
 
@@ -156,7 +158,7 @@ def _save(
     file: Path,
     parameters: Mapping[str, nn.Parameter],
     optimiser: torch.optim.Optimizer,
-    config: LoopConfig,
+    about: str,
     losses: list[float],
 ) -> None:
     """Writes beside and renames, so that a stop in between keeps the older state."""
@@ -167,21 +169,21 @@ def _save(
         for key, value in optimiser.state[parameter].items():
             tensors[f"{key}:{name}"] = value
     plain = {key: value.contiguous().cpu() for key, value in tensors.items()}
-    metadata = {"config": _fingerprint(config), "losses": json.dumps(losses)}
+    metadata = {"about": about, "losses": json.dumps(losses)}
     beside = file.with_name(f".{file.name}.partial")
     save_file(plain, beside, metadata)
     beside.replace(file)
 
 
 def _load(
-    file: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer, config: LoopConfig
+    file: Path, parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer, about: str
 ) -> list[float]:
     """Puts a saved state back; returns the losses so far."""
     from safetensors import safe_open
 
     with safe_open(file, "pt") as stored:
         metadata, names = stored.metadata() or {}, set(stored.keys())
-        same = metadata.get("config") == _fingerprint(config) and set(parameters) <= names
+        same = metadata.get("about") == about and set(parameters) <= names
         if not same or any(stored.get_slice(n).get_shape() != list(p.shape) for n, p in parameters.items()):
             raise BadOption(
                 f"{file} was left by a run with other settings", hint="remove it, or use the settings of that run"
@@ -196,5 +198,5 @@ def _load(
     return losses
 
 
-def _fingerprint(config: LoopConfig) -> str:
+def _plain(config: LoopConfig) -> str:
     return json.dumps({key: value for key, value in asdict(config).items() if key != "save_seconds"})

@@ -23,7 +23,7 @@ from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.models.compare import EvalText, Side, line_similarity, measure
-from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model
+from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model, weight_stamps
 from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
@@ -151,11 +151,8 @@ def _jobs(
 
 def _key(model: str, config: CompareConfig, *what: Any) -> str:
     """Names a run by all that decides its numbers; weights count by size and date of their files."""
-    path = Path(model)
-    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
-    stamps = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     scoring = [asdict(text) for text in config.texts], asdict(config.window), config.dtype, config.device
-    text = json.dumps([model, stamps, scoring, what], sort_keys=True, default=str)
+    text = json.dumps([model, weight_stamps(model), scoring, what], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 

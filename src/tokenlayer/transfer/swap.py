@@ -1,10 +1,13 @@
 """The main job: give a checkpoint another tokenizer, check the result, say what it cost."""
 
+import hashlib
+import json
 import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tokenlayer.core.errors import BadOption, BadText, VocabMismatch, choose
-from tokenlayer.core.outputs import check_free, check_room, fresh_folder
+from tokenlayer.core.outputs import check_free, check_room, clear_folder, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.core.seeds import torch_generator
@@ -20,12 +23,13 @@ from tokenlayer.data.documents import Documents, Source
 from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
 from tokenlayer.models.compare import EvalText, Side, measure
-from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model
+from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model, weight_stamps
 from tokenlayer.models.safetensors_io import read_json
 from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
+from tokenlayer.transfer.heal import HealConfig, Healed, heal
 from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
 from tokenlayer.transfer.materials import Given, Materials, check_given
@@ -54,6 +58,8 @@ class SwapConfig:
     """Gives the tables of a single-file checkpoint a file of their own, so that later swaps link the body."""
     check_hull: bool = False
     """Says whether every new row is a mixture of old rows, and tries it on random hidden states."""
+    heal: HealConfig | None = None
+    """How training goes on after the swap; None does not train."""
     texts: tuple[EvalText, ...] = ()
     """Texts to score before and after."""
     prompts: tuple[str, ...] = ()
@@ -65,7 +71,7 @@ class SwapConfig:
     device: str = "cpu"
     """Where the models run for scoring."""
     seed: int = 0
-    """For initialisers that draw rows."""
+    """For initialisers that draw rows, and for training."""
     pre_tokenizer: str | None = None
     """Pre-tokenizer of a bare tiktoken rank file."""
 
@@ -116,6 +122,8 @@ def swap(
     config = replace(config, init=chosen)
     began = time.perf_counter()
     check_device(config.device)
+    if config.heal is not None:
+        config.heal.check_texts()
     if not dry_run:
         check_free(out, force=force)
     target_files = load_tokenizer(tokenizer, pre_tokenizer=config.pre_tokenizer)
@@ -134,13 +142,21 @@ def swap(
         before = _side(job, config, progress)
         with fresh_folder(out, force=force) as folder:
             report.warnings += _write(job, folder, config, report)
+            if config.heal is not None:
+                _heal(job, folder, config, report, progress)
             after = _side(job, config, progress, written=folder)
             swap_report.complete(report, job, config, before, after)
             report.add("seconds", time.perf_counter() - began, "s")
             report.add("peak memory", peak_memory_mb(), "MB")
             if finish is not None:
                 finish(report, folder)
+    healing_state(out).unlink(missing_ok=True)
     return report
+
+
+def healing_state(out: Path) -> Path:
+    """The file beside `out` from which training goes on when the same swap is run again."""
+    return out.absolute().parent / f".{out.absolute().name}.healing.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,10 +245,49 @@ def _check_rows(checkpoint: Checkpoint, tokenizer: LoadedTokenizer) -> None:
     )
 
 
-def _write(job: Job, folder: Path, config: SwapConfig, report: Report) -> list[str]:
+def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: Progress | None) -> None:
+    """Measures the swapped checkpoint, trains it, and writes the folder again."""
+    assert config.heal is not None
+    swapped = _side(job, config, progress, written=folder, step="scoring before healing")
+    out = Path(report.settings["out"])
+    tell = None if progress is None else partial(progress, "healing, steps")
+    healed = heal(
+        folder,
+        job.source,
+        job.target.tokenizer,
+        job.plan,
+        config.heal,
+        starts=(start_token(job.source.tokenizer), _start(job)),
+        seed=config.seed,
+        device=config.device,
+        state=healing_state(out),
+        about=_decides(job, config),
+        progress=tell,
+    )
+    check_room(out, needed_bytes(job.source.checkpoint, job.rows, out=out, body=healed.body), "the healed checkpoint")
+    clear_folder(folder)
+    notes = _write(job, folder, config, report, healed)
+    report.warnings += [note for note in notes if note not in report.warnings]
+    swap_report.add_healing(report, config, healed, swapped)
+
+
+def _decides(job: Job, config: SwapConfig) -> str:
+    """A digest of all that decides what training gives."""
+    assert config.heal is not None
+    texts = [
+        (one.path, Path(one.path).stat().st_size if Path(one.path).is_file() else 0) for one in config.heal.sources
+    ]
+    what = (
+        [job.source.name, weight_stamps(job.source.name), job.target.tokenizer.text, config.init, config.seed],
+        [asdict(config.materials), asdict(config.heal), texts, config.device, job.rows],
+    )
+    return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
+
+
+def _write(job: Job, folder: Path, config: SwapConfig, report: Report, healed: Healed | None = None) -> list[str]:
     """Writes the checkpoint and reads it back; returns notes of the writing."""
-    tables = job.tables()
     checkpoint = job.source.checkpoint
+    tables = job.tables() if healed is None else healed.stored_tables(checkpoint)
     notes = write_checkpoint(
         checkpoint,
         folder,
@@ -241,6 +296,7 @@ def _write(job: Job, folder: Path, config: SwapConfig, report: Report) -> list[s
         special_ids=_special_ids(job),
         files=job.target.tokenizer.files(like=job.source.tokenizer),
         token_map=job.target.token_map,
+        body={} if healed is None else healed.body,
         split=config.split,
     )
     report.data["checks"] = verify_checkpoint(folder, checkpoint, tables, job.target.tokenizer)
@@ -260,7 +316,16 @@ def _special_ids(job: Job) -> Mapping[str, int | list[int] | None]:
     return ids
 
 
-def _side(job: Job, config: SwapConfig, progress: Progress | None, *, written: Path | None = None) -> Side:
+def _start(job: Job) -> int | None:
+    """The target token that texts start after: where the source's has gone, else the target's own."""
+    start = start_token(job.source.tokenizer)
+    own = start_token(job.target.tokenizer)
+    return own if start is None else job.target.token_map.get(start, own)
+
+
+def _side(
+    job: Job, config: SwapConfig, progress: Progress | None, *, written: Path | None = None, step: str = ""
+) -> Side:
     """Loads the source, or what was written, whole with plain transformers and measures it.
 
     Nothing is loaded when there are neither texts nor prompts.
@@ -269,10 +334,8 @@ def _side(job: Job, config: SwapConfig, progress: Progress | None, *, written: P
         return Side()
     checkpoint = job.source.checkpoint
     tokenizer = job.source.tokenizer if written is None else job.target.tokenizer
-    start = start_token(job.source.tokenizer)
-    if written is not None and start is not None:
-        start = job.target.token_map.get(start, start_token(tokenizer))
-    step = "scoring before the swap" if written is None else "scoring after the swap"
+    start = start_token(tokenizer) if written is None else _start(job)
+    step = step or ("scoring before the swap" if written is None else "scoring after the swap")
     model, _ = load_model(written or checkpoint.folder, checkpoint.kind, dtype=config.dtype, device=config.device)
     return measure(
         model,
@@ -306,6 +369,7 @@ def peak_memory_mb() -> float:
 def settings_of(config: SwapConfig) -> dict[str, Any]:
     """The config as plain values; texts by name and size, not by content."""
     plain = asdict(replace(config, texts=()))
+    plain |= {f"heal {name}": value for name, value in (plain.pop("heal") or {}).items()}
     plain |= {f"material {name}": value for name, value in plain.pop("materials").items() if value}
     plain["texts"] = [f"{t.name}:{t.language}" if t.language else t.name for t in config.texts]
     return plain

@@ -14,6 +14,7 @@ from tokenlayer.transfer.initialisers import INITIALISERS
 from tokenlayer.transfer.target import role_table
 
 if TYPE_CHECKING:
+    from tokenlayer.transfer.heal import Healed
     from tokenlayer.transfer.swap import Job, SwapConfig
 
 SAMPLE_CHARS = 600
@@ -50,6 +51,9 @@ def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
         _add_counts(report, text, job.source.tokenizer, job.target.tokenizer)
     if config.texts:
         report.data["sample"] = _sample(config.texts[0], job.source.tokenizer, job.target.tokenizer)
+    if config.heal is not None:
+        loop = config.heal.loop(config.seed)
+        report.add("healing", loop.steps, "steps", n=config.heal.budget_tokens)
     report.next_command = f"tokenlayer swap {job.source.name} {job.asked} --out {out}"
     return report
 
@@ -67,6 +71,26 @@ def complete(report: Report, job: "Job", config: "SwapConfig", before: Side, aft
         for prompt, one, other in zip(config.prompts, before.continuations, after.continuations, strict=False)
     ]
     report.next_command = f"tokenlayer report {report.settings['out']}"
+
+
+def add_healing(report: Report, config: "SwapConfig", healed: "Healed", swapped: Side) -> None:
+    """What was trained, and the scores from before."""
+    heal, losses = config.heal, healed.losses_nats
+    assert heal is not None
+    few = max(1, len(losses) // 10)
+    first, last = (sum(some) / few for some in (losses[:few], losses[-few:]))
+    rows = [
+        ("trained", f"{heal.train}, {healed.parameters:,} numbers"),
+        ("tokens", f"{healed.tokens:,} in {len(losses)} steps, {healed.passes} passes over the texts"),
+        ("learning rate", heal.loop(0).learning_rate),
+        ("loss, first and last tenth", f"{first:.4f} to {last:.4f}"),
+        ("seconds", round(healed.seconds, 1)),
+    ]
+    report.add_table("healing", ("what", "value"), rows)
+    report.data["healing"] = {"losses_nats": losses, "tokens": healed.tokens}
+    for name, scored in swapped.scores.items():
+        report.add("bits per byte before healing", scored.scores.bits_per_byte, "bits", n=scored.scores.total_bytes,
+                   source=name)  # fmt: skip
 
 
 def _add_scores(report: Report, text: EvalText, job: "Job", before: Side, after: Side) -> None:

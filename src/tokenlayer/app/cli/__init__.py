@@ -134,7 +134,7 @@ def _run(args: list[str]) -> int:
     except typer.TyperException as error:
         return _usage_error(error)
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; nothing was kept", file=sys.stderr)
+        print("stopped; no output was written", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: say nothing more

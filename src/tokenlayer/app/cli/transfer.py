@@ -55,6 +55,15 @@ def swap(
         bool, typer.Option("--swap-dictionary", help="The word list goes from target to source.")
     ] = False,
     donor: Annotated[str, typer.Option(metavar="MODEL", help="A model whose own tokenizer is TOKENIZER.")] = "",
+    heal: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Train on this text after the swap. Repeat for more.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Tokens to train on with --heal.")] = 500_000,
+    heal_train: Annotated[str, typer.Option(help="What --heal trains: rows, new-rows, lora, all.")] = "rows",
+    heal_rate: Annotated[float | None, typer.Option(help="Learning rate of --heal; each --heal-train has one.")] = None,
+    distill: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of the --heal loss that MODEL itself teaches, 0 to 1.")
+    ] = 0.0,
     specials: Annotated[
         str, typer.Option(help="Control tokens that the model uses and TOKENIZER lacks: add, keep.")
     ] = "add",
@@ -95,6 +104,11 @@ def swap(
         dictionary=dictionary,
         swap_dictionary=swap_dictionary,
         donor=donor,
+        heal=heal or [],
+        budget=budget,
+        heal_train=heal_train,
+        heal_rate=heal_rate,
+        distill=distill,
         specials=specials,
         pre_tokenizer=pre_tokenizer,
         pad_multiple=pad_multiple,

@@ -156,6 +156,23 @@ def _lengths(report: Report) -> Plot | None:
     )
 
 
+def _healing(report: Report) -> Plot | None:
+    losses = (report.data.get("healing") or {}).get("losses_nats")
+    if not losses:
+        return None
+    shown = sorted(
+        {round(i * (len(losses) - 1) / min(10, max(len(losses) - 1, 1))) for i in range(11)} & set(range(len(losses)))
+    )
+    return Plot(
+        "Loss while healing",
+        "What training after the swap had to pay, step by step.",
+        plots.losses(losses),
+        ["step", "loss"],
+        [[str(i + 1), number(losses[i])] for i in shown],
+        [("before", "each step"), ("after", "mean of the steps around it")],
+    )
+
+
 def _comparisons(report: Report) -> list[Plot]:
     """One drawing for each text that several tokenizers and initialisers were compared on, best first."""
     found = report.data.get("comparison") or {}
@@ -184,7 +201,7 @@ def _mean_and_range(values: Sequence[float], name: str) -> tuple[str, str]:
     return number(sum(values) / len(values), "", name), f"{low} to {high}" if len(values) > 1 else ""
 
 
-DRAWN = (_saved, _bits, _origin, _lengths)
+DRAWN = (_saved, _bits, _healing, _origin, _lengths)
 
 
 def _compared(report: Report, name: str) -> list[tuple[Metric, float]]:

@@ -88,6 +88,19 @@ def _text_colour(colour: str) -> str:
     return MUTED if colour == BEFORE else colour
 
 
+def losses(values: Sequence[float]) -> str:
+    """Draws the loss of each step, and the mean over the neighbouring twentieth."""
+    figure, axes = _canvas(1.9)
+    width = max(1, len(values) // 20)
+    around = [values[max(0, i - width) : i + width + 1] for i in range(len(values))]
+    axes.plot(range(1, len(values) + 1), values, color=BEFORE, linewidth=0.8)
+    axes.plot(range(1, len(values) + 1), [sum(some) / len(some) for some in around], color=AFTER, linewidth=1.8)
+    axes.set_xlabel("steps")
+    axes.set_ylabel("loss")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    return _svg(figure, "healing")
+
+
 def stacked(parts: Sequence[tuple[str, float]]) -> str:
     """Draws one bar from left to right, a part for each (name, count)."""
     figure, axes = _canvas(0.5)

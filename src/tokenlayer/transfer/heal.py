@@ -1,0 +1,373 @@
+"""Continues training after a swap, on text for which the new tokenizer is meant: what averaged rows lost comes back.
+
+What is trained: all token rows (`rows`), only rows that were not copied (`new-rows`; the others stay bit for bit),
+rows and LoRA factors beside every linear layer (`lora`, merged at the end), or everything (`all`). Decoders predict the
+next token, masked models masked ones; encoders, which predict nothing, learn the line vectors of the source model.
+With `distill` a decoder also learns from the source model on the same text (see `distill`).
+
+The rates with LoRA are those of Mundra et al., CoNLL 2024 (r 16, alpha 32, dropout 0.05, full training of the rows,
+2e-4, warm-up 10 %).
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenlayer.core.errors import BadCheckpoint, BadOption, BadText, MissingExtra, choose
+from tokenlayer.core.rowplan import RowPlan
+from tokenlayer.data.documents import Documents, Source, parse_source
+from tokenlayer.data.packing import mixed, shuffled
+from tokenlayer.models.checkpoint import Checkpoint
+from tokenlayer.models.loading import OpenedModel, load_model, most_positions
+from tokenlayer.models.safetensors_io import FLOATS
+from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.train.loop import LoopConfig, LossParts, run_loop
+from tokenlayer.transfer.heal_losses import CausalLoss, Item, LineLoss, MaskedLoss, item_length
+
+TRAINED = {"rows": 1e-3, "new-rows": 1e-3, "lora": 2e-4, "all": 5e-5}
+"""What can be trained, and at which learning rate if none is given."""
+SAVE_SECONDS = 300.0
+"""Between two savings of what a stopped run goes on from."""
+
+
+@dataclass(frozen=True)
+class HealConfig:
+    """How training goes on after a swap."""
+
+    texts: tuple[str, ...]
+    """`[GROUP[=WEIGHT]:]PATH` of each text; windows are drawn from them by weight."""
+    budget_tokens: int = 500_000
+    """Tokens to train on; a text that is shorter is read again."""
+    train: str = "rows"
+    """rows, new-rows, lora or all."""
+    learning_rate: float | None = None
+    """At its highest; None takes the one for what is trained."""
+    window: int = 512
+    """Tokens that the model sees at a time."""
+    batch_tokens: int = 4096
+    """Tokens of an optimiser step."""
+    micro_tokens: int = 1024
+    """Tokens in memory at a time; changes no result but for rounding."""
+    distill: float = 0.0
+    """Share of the loss that comes from the source model; encoders learn from it alone."""
+    temperature: float = 100.0
+    """Of the source model's span probabilities."""
+    mask_rate: float = 0.15
+    """Masked models: share of the tokens to predict."""
+    lora_rank: int = 16
+    """Rank of the LoRA factors."""
+    lora_alpha: int = 32
+    """Scale of the LoRA factors, divided by their rank."""
+    lora_dropout: float = 0.05
+    """Dropout in front of the LoRA factors."""
+
+    def __post_init__(self) -> None:
+        choose("train", self.train, TRAINED)
+        if not self.texts:
+            raise BadOption("healing needs a text", hint="give one with --heal FILE")
+        for name in ("budget_tokens", "batch_tokens", "micro_tokens", "lora_rank"):
+            if getattr(self, name) < 1:
+                raise BadOption(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.window < 8:
+            raise BadOption(f"window is {self.window}, expected at least 8")
+        if not 0 <= self.distill <= 1:
+            raise BadOption(f"distill is {self.distill:g}, expected a share from 0 to 1")
+        if not 0 < self.mask_rate < 1:
+            raise BadOption(f"mask_rate is {self.mask_rate:g}, expected a share between 0 and 1")
+
+    @property
+    def sources(self) -> list[Source]:
+        """The texts as sources."""
+        return [parse_source(spec) for spec in self.texts]
+
+    def check_texts(self) -> None:
+        """Reads the first document of each text, so that a missing file is found before any work.
+
+        Raises:
+            BadText: a text is missing, damaged or empty.
+        """
+        for one in self.sources:
+            if next(Documents([one]).texts(), None) is None:
+                raise BadText(f"the text {one.path} is empty", hint="give a --heal file with some text in it")
+
+    def loop(self, seed: int) -> LoopConfig:
+        """Steps and rates."""
+        rate = self.learning_rate or TRAINED[self.train]
+        return LoopConfig(-(-self.budget_tokens // self.batch_tokens), rate, seed=seed, save_seconds=SAVE_SECONDS)
+
+
+@dataclass(frozen=True, eq=False)
+class Healed:
+    """What training gave.
+
+    Attributes:
+        tables: new rows and biases by stored tensor name, float32.
+        body: other tensors that changed, by stored name, float32.
+        losses_nats: mean loss of each step.
+        tokens: tokens that were trained on.
+        parameters: numbers that were trained.
+        passes: how often the texts were begun.
+        seconds: wall time.
+    """
+
+    tables: dict[str, Tensor]
+    body: dict[str, Tensor] = field(default_factory=dict)
+    losses_nats: list[float] = field(default_factory=list)
+    tokens: int = 0
+    parameters: int = 0
+    passes: int = 1
+    seconds: float = 0.0
+
+    def stored_tables(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """The tables in the dtype of the files."""
+        return {name: table.to(FLOATS[checkpoint.tensors[name].dtype]) for name, table in self.tables.items()}
+
+
+def heal(
+    folder: Path,
+    source: OpenedModel,
+    target: LoadedTokenizer,
+    plan: RowPlan,
+    config: HealConfig,
+    *,
+    starts: tuple[int | None, int | None] = (None, None),
+    seed: int = 0,
+    device: str = "cpu",
+    state: Path | None = None,
+    about: str = "",
+    progress: Callable[[int, int], object] | None = None,
+) -> Healed:
+    """Trains a swapped checkpoint.
+
+    Args:
+        folder: the swapped checkpoint; it is only read.
+        source: the model that it was made from.
+        target: the tokenizer of the folder.
+        plan: where its rows came from.
+        config: see `HealConfig`.
+        starts: the token before a text, of the source and of the target tokenizer.
+        seed: same seed, same weights (on one machine and device).
+        device: where to train; on a GPU with bfloat16 activations over float32 weights.
+        state: file from which a run that was stopped goes on; see `run_loop`.
+        about: see `run_loop`.
+        progress: called with steps done and steps in all.
+
+    Raises:
+        BadText: a text is missing, damaged or too short.
+        BadOption: distillation for a masked model, or a masked model without a mask token.
+        MissingExtra: peft is not installed, with `train="lora"`.
+        BadCheckpoint: a trained tensor has no place in the source's files.
+    """
+    began = time.perf_counter()
+    kind = source.checkpoint.kind
+    model, _ = load_model(folder, kind, dtype="float32", device=device)
+    tables = _table_parameters(model, source.checkpoint)
+    body = _body_names(model, source.checkpoint, tables) if config.train in ("lora", "all") else {}
+    trained = _choose_trained(model, tables, plan, config)
+    loss = _loss(model, source, target, config, starts=starts, device=device)
+    batches = _Batches(_items(loss, config, model, seed), config)
+    micro = partial(batches.of_step, loss)
+    losses = run_loop(trained, micro, config.loop(seed), state=state, about=about, progress=progress)
+    parameters = sum(p.numel() for p in trained.values())
+    if config.train == "lora":
+        model = _merged(model)
+    now = dict(model.named_parameters())
+    made = {name: p.detach().cpu() for name, p in tables.items()}
+    changed = {stored: now[name].detach().cpu() for stored, name in body.items()}
+    return Healed(made, changed, losses, batches.tokens, parameters, batches.passes, time.perf_counter() - began)
+
+
+def _table_parameters(model: Any, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
+    """The loaded parameters behind the stored token tables, by stored name."""
+    rows = checkpoint.rows
+    found: dict[str, nn.Parameter] = {rows.input: model.get_input_embeddings().weight}
+    head: Any = model.get_output_embeddings() if checkpoint.kind != "encoder" else None
+    if head is not None and rows.output:
+        found[rows.output] = head.weight
+    for name in rows.biases:
+        found[name] = head.bias
+    if set(found) != set(rows.names):
+        raise BadCheckpoint(f"{checkpoint.folder} has token tables that cannot be trained: {sorted(rows.names)}")
+    return found
+
+
+def _choose_trained(
+    model: nn.Module, tables: dict[str, nn.Parameter], plan: RowPlan, config: HealConfig
+) -> dict[str, nn.Parameter]:
+    """Parameters by name that get a gradient; all others are frozen."""
+    model.requires_grad_(config.train == "all")
+    if config.train == "lora":
+        _add_lora(model, config)
+    if config.train in ("lora", "all"):
+        model.train()
+    for parameter in tables.values():
+        parameter.requires_grad_(True)
+        if config.train == "new-rows":
+            new = torch.tensor([rule != "copy" for rule in plan.origin], device=parameter.device)
+            parameter.register_hook(partial(_only, new))
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def _only(new: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of new rows; zero for the others, which AdamW without decay then leaves bit for bit."""
+    return gradient * (new[:, None] if gradient.ndim == 2 else new)
+
+
+def _add_lora(model: Any, config: HealConfig) -> None:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "train", "--heal-train lora") from error
+    chosen = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that is going away
+        get_peft_model(model, chosen)  # puts its layers into the model itself
+
+
+def _merged(model: Any) -> nn.Module:
+    from peft.tuners.lora import LoraLayer
+
+    for name, module in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
+        module.merge(safe_merge=True)
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    found: nn.Module = model
+    return found
+
+
+def _loss(
+    model: nn.Module,
+    source: OpenedModel,
+    target: LoadedTokenizer,
+    config: HealConfig,
+    *,
+    starts: tuple[int | None, int | None],
+    device: str,
+) -> CausalLoss | MaskedLoss | LineLoss:
+    kind = source.checkpoint.kind
+    if kind == "masked":
+        if config.distill:
+            raise BadOption("distill is for decoders and encoders, this is a masked model", hint="leave out --distill")
+        return MaskedLoss(model, target, config.mask_rate)
+    teacher = None
+    if kind == "encoder" or config.distill:
+        teacher, _ = load_model(source.checkpoint.folder, kind, dtype="float32", device=device)
+        teacher.requires_grad_(False)
+    if kind == "encoder":
+        assert teacher is not None
+        return LineLoss(model, target, teacher, source.tokenizer)
+    pair = None if teacher is None else (teacher, source.tokenizer)
+    return CausalLoss(model, target, pair, starts=starts, share=config.distill, temperature=config.temperature)
+
+
+def _items(
+    loss: CausalLoss | MaskedLoss | LineLoss, config: HealConfig, model: nn.Module, seed: int
+) -> tuple[Iterator[Item], list[int]]:
+    """An endless mixture of what a loss takes, and the passes begun so far (a list that grows)."""
+    sources = config.sources
+    window = min(config.window, most_positions(model) or config.window)
+    passes: list[int] = []
+
+    def stream(source: Source, turn: int) -> Iterator[Item]:
+        passes.append(turn)
+        return shuffled(loss.items(Documents([source]).texts(), window), seed + turn)
+
+    streams = [partial(stream, Source(one.path, one.group)) for one in sources]
+    return mixed(streams, [one.weight for one in sources], seed), passes
+
+
+class _Batches:
+    """Items by step: each takes items until it has its tokens; a run that goes on skips those of earlier steps."""
+
+    def __init__(self, items: tuple[Iterator[Item], list[int]], config: HealConfig) -> None:
+        self.items, self._passes = items
+        self.config = config
+        self.next_step = self.tokens = 0
+
+    @property
+    def passes(self) -> int:
+        """The most passes over any text."""
+        return 1 + max(self._passes, default=0)
+
+    def of_step(self, loss: Callable[[Sequence[Item]], LossParts], step: int) -> Iterator[Callable[[], LossParts]]:
+        """The micro-batches of a step."""
+        while self.next_step < step:
+            self._take()
+        taken = sorted(self._take(), key=item_length)
+        for some in _micro(taken, self.config.micro_tokens):
+            yield partial(loss, some)
+
+    def _take(self) -> list[Item]:
+        taken, tokens = [], 0
+        while tokens < self.config.batch_tokens:
+            item = next(self.items)
+            taken.append(item)
+            tokens += item_length(item)
+        self.next_step += 1
+        self.tokens += tokens
+        return taken
+
+
+def _micro(items: Sequence[Item], most_tokens: int) -> Iterator[list[Item]]:
+    """Neighbours by length whose padded size stays within the bound (one item alone may exceed it)."""
+    waiting = iter(items)
+    held = list(islice(waiting, 1))
+    for item in waiting:
+        if (len(held) + 1) * item_length(item) > most_tokens:
+            yield held
+            held = []
+        held.append(item)
+    if held:
+        yield held
+
+
+def _body_names(model: nn.Module, checkpoint: Checkpoint, tables: dict[str, nn.Parameter]) -> dict[str, str]:
+    """Stored name -> parameter name of all that is no token table.
+
+    Classes load some files under other names: of the stored tensors that hold the same numbers, it is the one whose
+    name ends alike for longest.
+    """
+    seen = {id(parameter) for parameter in tables.values()}
+    by_leaf: dict[str, list[str]] = {}
+    for stored in checkpoint.tensors.keys() - checkpoint.rows.stored:
+        by_leaf.setdefault(stored.rpartition(".")[2], []).append(stored)
+    found: dict[str, str] = {}
+    for name, parameter in model.named_parameters():
+        if id(parameter) in seen:
+            continue
+        free = (stored for stored in by_leaf.get(name.rpartition(".")[2], ()) if stored not in found)
+        near = sorted(free, key=lambda stored: -_alike(stored, name))
+        held = next((stored for stored in near if _holds(checkpoint, stored, parameter)), None)
+        if held is None:
+            raise BadCheckpoint(
+                f"the parameter {name} has no tensor of its own in {checkpoint.folder}",
+                hint="train rows only: --heal-train rows",
+            )
+        found[held] = name
+    return found
+
+
+def _alike(one: str, other: str) -> int:
+    """How many parts at the end of two names are the same."""
+    pairs = zip(reversed(one.split(".")), reversed(other.split(".")), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+
+
+def _holds(checkpoint: Checkpoint, stored: str, parameter: nn.Parameter) -> bool:
+    if tuple(checkpoint.tensors[stored].shape) != tuple(parameter.shape):
+        return False
+    there = checkpoint.read(stored)
+    return torch.equal(there.float(), parameter.detach().cpu())
