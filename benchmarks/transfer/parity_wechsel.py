@@ -1,17 +1,21 @@
-"""WECHSEL and FOCUS beside their published packages on the same inputs: equal rows, and time.
+"""WECHSEL and FOCUS beside their published packages on the same inputs: equal rows, time and memory.
 
     python benchmarks/transfer/parity_wechsel.py --peer /tmp/peers2/bin/python [--data shared/data] [--work DIR]
-        [--source tokenizer.json --target tokenizer.json] [--vocab 8000]
+        [--source tokenizer.json --target tokenizer.json] [--vocab 8000] [--repeats 1]
 
 The peers (PyPI `wechsel` 0.0.4, `deepfocus` 1.0.1) run in a Python of their own, which needs no tokenlayer. Without
 `--source` and `--target`, byte-level tokenizers are learned on LibreOffice help text, English and French. Word vectors
 are trained here (gensim) on the same text, written as fastText files, and read from those by both. The peer's
-Procrustes is run in float64: in float32 rounding decides the directions that little text hardly determines. One JSON
-row each: the largest difference of a row, the rows that differ by more than 1e-4 and why, and seconds after loading.
+Procrustes is run in float64: in float32 rounding decides the directions that little text hardly determines. Each of
+the two runs in a process of its own, ours, peer, ours, peer..., `--repeats` times. One JSON row a method: the largest
+difference of a row, the rows that differ by more than 1e-4 and why; wall and CPU seconds after loading (medians), and
+the largest memory of each process, of which what it held before it began.
 """
 
 import argparse
 import json
+import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -33,10 +37,15 @@ def main() -> None:
     args.add_argument("--target", type=Path)
     args.add_argument("--vocab", type=int, default=8000)
     args.add_argument("--only", choices=["wechsel", "focus"])
+    args.add_argument("--repeats", type=int, default=1)
+    args.add_argument("--as-ours", choices=["wechsel", "focus"])
     args.add_argument("--as-peer", choices=["wechsel", "focus"])
     given = args.parse_args()
     if given.as_peer:
         peer(given.as_peer, given.work)
+        return
+    if given.as_ours:
+        ours(given.as_ours, given.work)
         return
     given.work.mkdir(parents=True, exist_ok=True)
     prepare(given)
@@ -100,19 +109,26 @@ def compare(method: str, given: argparse.Namespace) -> dict[str, object]:
     import torch
 
     rows = torch.from_numpy(np.load(given.work / "rows.npy"))
-    plan, explain, ours_s = {"wechsel": ours_wechsel, "focus": ours_focus}[method](given.work, rows)
-    made = plan.apply(rows).numpy()
-    subprocess.run(
-        [given.peer, __file__, "--peer", given.peer, "--as-peer", method, "--work", str(given.work)], check=True
-    )
+    spent: dict[str, list[dict[str, float]]] = {"ours": [], "peer": []}
+    for _ in range(given.repeats):
+        for side, python in (("ours", sys.executable), ("peer", given.peer)):
+            command = [python, __file__, "--peer", given.peer, f"--as-{side}", method, "--work", str(given.work)]
+            subprocess.run(command, check=True)
+            spent[side].append(json.loads((given.work / f"{method}_{side}.json").read_text()))
+    plan, explain = {"wechsel": ours_wechsel, "focus": ours_focus}[method](given.work, rows)
+    made = np.load(given.work / f"{method}_ours.npy")
     theirs = np.load(given.work / f"{method}_peer.npy")
-    seconds = json.loads((given.work / f"{method}_peer.json").read_text())["seconds"]
     difference = np.abs(made - theirs).max(axis=1)
     mixed = [i for i, rule in enumerate(plan.origin) if rule == "neighbours"]
     apart = [i for i in mixed if difference[i] > 1e-4]
     why = dict(zip(apart, explain(apart, theirs), strict=True))
     left = [i for i in apart if not why[i]]
     same = [i for i in mixed if difference[i] <= 1e-4]
+    medians = {
+        f"{side}_{name}": round(statistics.median(run[name] for run in runs), 2)
+        for side, runs in spent.items()
+        for name in runs[0]
+    }
     return {
         "method": method,
         "source_tokens": len(rows),
@@ -127,10 +143,67 @@ def compare(method: str, given: argparse.Namespace) -> dict[str, object]:
         "unexplained": len(left),
         "worst_unexplained": [(i, float(difference[i])) for i in sorted(left, key=lambda i: -difference[i])[:5]],
         "other_rows_equal": int(sum(difference[i] <= 1e-4 for i in range(len(made)) if plan.origin[i] != "neighbours")),
-        "ours_s": round(ours_s, 2),
-        "peer_s": round(seconds, 2),
-        "ratio": round(seconds / ours_s, 1),
+        "repeats": given.repeats,
+        **medians,
+        "ratio": round(medians["peer_seconds"] / medians["ours_seconds"], 1),
+        "cpu_ratio": round(medians["peer_cpu_s"] / medians["ours_cpu_s"], 1),
     }
+
+
+def ours(method: str, work: Path) -> None:
+    """Runs alone in its process; imports and files are ready before the clock starts."""
+    import torch
+
+    rows = torch.from_numpy(np.load(work / "rows.npy"))
+    make = {"wechsel": wechsel_inputs, "focus": focus_inputs}[method](work)
+    spend = Spent()
+    made = make().apply(rows).numpy()
+    spend.write(work / f"{method}_ours.json")
+    np.save(work / f"{method}_ours.npy", made)
+
+
+class Spent:
+    """Wall and CPU seconds since it was made, and the largest memory of the process before and after."""
+
+    def __init__(self) -> None:
+        self.peak = self.peak_mb()
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def write(self, path: Path) -> None:
+        """Writes down what was spent."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        row = {"seconds": wall, "cpu_s": cpu, "peak_mb": self.peak_mb(), "peak_before_mb": self.peak}
+        path.write_text(json.dumps(row))
+
+    @staticmethod
+    def peak_mb() -> float:
+        """The largest memory of the process so far, in MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def wechsel_inputs(work: Path):
+    from tokenlayer.data.dictionaries import Dictionary
+    from tokenlayer.data.vector_files import read_vectors
+    from tokenlayer.transfer.parts import Pair
+    from tokenlayer.transfer.wechsel import wechsel
+
+    pair = Pair(load(work / "source.json").vocab, load(work / "target.json").vocab)
+    vectors = [read_vectors(work / f"{side}.bin") for side in ("source", "target")]
+    lines = (work / "pairs.tsv").read_text().splitlines()
+    dictionary = Dictionary.of([(a, b) for a, b in (line.split("\t") for line in lines)])
+    return lambda: wechsel(
+        pair, *vectors, dictionary=dictionary, warn=lambda said: print("warning:", said, file=sys.stderr)
+    )
+
+
+def focus_inputs(work: Path):
+    from tokenlayer.data.vector_files import read_vectors
+    from tokenlayer.transfer.focus import focus
+    from tokenlayer.transfer.parts import Pair
+
+    pair = Pair(load(work / "source.json").vocab, load(work / "target.json").vocab)
+    vectors = read_vectors(work / "tokens.bin")
+    return lambda: focus(pair, vectors)
 
 
 def ours_wechsel(work: Path, rows):
@@ -148,10 +221,7 @@ def ours_wechsel(work: Path, rows):
     vectors = [read_vectors(work / f"{side}.bin") for side in ("source", "target")]
     lines = (work / "pairs.tsv").read_text().splitlines()
     dictionary = Dictionary.of([(a, b) for a, b in (line.split("\t") for line in lines)])
-    start = time.perf_counter()
-    plan = wechsel(pair, *vectors, dictionary=dictionary, warn=lambda said: print("warning:", said, file=sys.stderr))
-    plan.apply(rows)
-    seconds = time.perf_counter() - start
+    plan = wechsel(pair, *vectors, dictionary=dictionary, warn=lambda said: None)
     space = shared_space(pair, *vectors, WechselConfig(), dictionary)
 
     def explain(ids: list[int], theirs) -> list[str]:
@@ -167,7 +237,7 @@ def ours_wechsel(work: Path, rows):
             for t, b in zip(tied.tolist(), beside.tolist(), strict=True)
         ]
 
-    return plan, explain, seconds
+    return plan, explain
 
 
 def _rotation(vectors, dictionary):
@@ -187,10 +257,7 @@ def ours_focus(work: Path, rows):
 
     pair = Pair(load(work / "source.json").vocab, load(work / "target.json").vocab)
     vectors = read_vectors(work / "tokens.bin")
-    start = time.perf_counter()
     plan = focus(pair, vectors)
-    plan.apply(rows)
-    seconds = time.perf_counter() - start
     pair.__dict__["matches"] = peer_matches(pair)
     again = focus(pair, vectors).apply(rows).numpy()
 
@@ -198,7 +265,7 @@ def ours_focus(work: Path, rows):
         equal = np.abs(again[ids] - theirs[ids]).max(axis=1) < 1e-4
         return ["equal once tokens are matched as the peer does, by decoded text" * bool(e) for e in equal]
 
-    return plan, explain, seconds
+    return plan, explain
 
 
 def peer_matches(pair):
@@ -226,12 +293,12 @@ def peer(method: str, work: Path) -> None:
 
         wechsel.orthogonal_procrustes = lambda a, b: orthogonal_procrustes(a.astype(float), b.astype(float))
         vectors = [fasttext.load_model(str(work / f"{side}.bin")) for side in ("source", "target")]
-        start = time.perf_counter()
+        spend = Spent()
         made, _ = wechsel.WECHSEL(*vectors, bilingual_dictionary=str(work / "pairs.tsv")).apply(source, target, rows)
     else:
         from deepfocus import FOCUS
 
-        start = time.perf_counter()
+        spend = Spent()
         made = FOCUS(
             target_tokenizer=target,
             source_tokenizer=source,
@@ -239,9 +306,8 @@ def peer(method: str, work: Path) -> None:
             fasttext_model_path=str(work / "tokens.bin"),
             verbosity="silent",
         ).numpy()
-    seconds = time.perf_counter() - start
+    spend.write(work / f"{method}_peer.json")
     np.save(work / f"{method}_peer.npy", made)
-    (work / f"{method}_peer.json").write_text(json.dumps({"seconds": seconds}))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tokenlayer.core import neighbours
 from tokenlayer.core.errors import BadOption, BadVectors
-from tokenlayer.core.neighbours import nearest, unit_rows
+from tokenlayer.core.neighbours import distinct_rows, nearest, unit_rows
 
 
 def dense(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +40,36 @@ def check(queries: torch.Tensor, keys: torch.Tensor, k: int, **how: int) -> None
 @pytest.mark.parametrize("tile_bytes", [4, 4_000, 64 << 20])
 def test_equals_a_dense_search_whatever_the_tile(tile_bytes):
     check(table(200, 16, 0), table(300, 16, 1), 10, tile_bytes=tile_bytes)
+
+
+@pytest.mark.parametrize("tile_bytes", [246_000, 64 << 20])
+def test_equals_a_dense_search_where_groups_of_cosines_are_looked_at_first(tile_bytes):
+    keys = table(3003, 24, 1)
+    keys[::16] = keys[5] + 0.01 * keys[::16]  # the best of a query lie in one group
+    check(torch.cat([table(40, 24, 0), keys[5:6]]), keys, 10, tile_bytes=tile_bytes)
+
+
+def test_equal_keys_are_searched_once_and_come_in_id_order(monkeypatch):
+    keys = table(60, 3, 2, "signs").repeat(5, 1)[torch.randperm(300, generator=torch.Generator().manual_seed(0))]
+    searched = []
+    inner = neighbours._nearest_units
+    monkeypatch.setattr(neighbours, "_nearest_units", lambda q, u, *a: searched.append(len(u)) or inner(q, u, *a))
+    check(table(50, 3, 3), keys, 12)
+    assert set(searched) == {len({tuple(row) for row in keys.tolist() if any(row)})}
+
+
+def test_distinct_rows_are_named_by_their_first():
+    rows = table(5, 4, 7)[[3, 1, 3, 0, 1, 1]]
+    first, place = distinct_rows(rows)
+    assert (first.tolist(), place.tolist()) == ([0, 1, 3], [0, 1, 0, 2, 1, 1])
+    assert [len(part) for part in distinct_rows(rows[:0])] == [0, 0]
+
+
+def test_rows_of_one_hash_are_not_taken_for_one(monkeypatch):
+    monkeypatch.setattr(torch, "randint", lambda low, high, size, **how: torch.zeros(size, dtype=torch.int64))
+    rows = torch.tensor([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [2.0, 1.0]])  # the hash is now the sum of the bits
+    first, place = distinct_rows(rows)
+    assert torch.equal(rows[first[place]], rows)
 
 
 @st.composite

@@ -7,7 +7,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from tokenlayer.core.errors import BadOption
-from tokenlayer.core.neighbours import nearest
+from tokenlayer.core.neighbours import distinct_rows, nearest
 from tokenlayer.core.rowplan import Noise, RowPlan
 from tokenlayer.core.vocab import ByteVocab, Kind
 from tokenlayer.transfer.parts import Pair
@@ -42,20 +42,13 @@ def softmax_rows(
     """
     if k > len(source):
         raise BadOption(f"neighbours is {k}, the source has {len(source)} tokens", hint="take fewer neighbours")
-    place = _places(target)
-    first = torch.tensor(list(dict.fromkeys(place)), dtype=torch.int64)
+    first, place = distinct_rows(target)  # `the` and ` the` are searched for once
     found = nearest(target[first], source, k)
     scores = found.cosines.double() / temperature
     weights = scores.masked_fill(found.ids < 0, -torch.inf).softmax(dim=1).nan_to_num()
-    pairs = zip(first.tolist(), found.ids.tolist(), weights.tolist(), strict=True)
-    rows = {i: {j: w for j, w in zip(ids, row, strict=True) if j >= 0} or None for i, ids, row in pairs}
-    return [rows[i] for i in place]
-
-
-def _places(table: Tensor) -> list[int]:
-    """For each row the first row that equals it: `the` and ` the` are searched for once."""
-    first: dict[bytes, int] = {}
-    return [first.setdefault(row.tobytes(), i) for i, row in enumerate(table.numpy())]
+    pairs = zip(found.ids.tolist(), weights.tolist(), strict=True)
+    rows = [{j: w for j, w in zip(ids, row, strict=True) if j >= 0} or None for ids, row in pairs]
+    return [rows[n] for n in place.tolist()]
 
 
 def copied_bytes(pair: Pair) -> Rows:
