@@ -5,6 +5,8 @@ import pytest
 from tests.toy_vectors import dense, toy_pair, toy_texts, toy_vectors
 
 from tokenlayer.core.errors import BadOption, BadVectors
+from tokenlayer.data.dictionaries import Dictionary
+from tokenlayer.data.static_vectors import StaticVectors
 from tokenlayer.transfer.ofa import OfaConfig, ofa
 from tokenlayer.transfer.token_vectors import from_words
 
@@ -73,3 +75,19 @@ def test_a_low_coverage_is_warned_about_and_bad_numbers_are_refused():
         OfaConfig(temperature=-1.0)
     with pytest.raises(BadOption, match="neighbours is 999, the source has 200 tokens"):
         ofa(toy_pair(), toy_vectors(WORDS, 0), OfaConfig(ngrams=True, neighbours=999))
+
+
+def test_vectors_of_two_languages_are_aligned_by_a_word_list():
+    pair, source = toy_pair(), toy_vectors(WORDS, 0, ngrams=False)
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(12, 12)))[0].astype(np.float32)
+    target = StaticVectors(source.words, source.rows @ turn, source.counts)
+    same = Dictionary.of([(word, word) for word in WORDS])
+    quiet = {"warn": lambda said: None}
+    turned = ofa(pair, target, source_vectors=source, dictionary=same, **quiet)
+    np.testing.assert_allclose(dense(turned), dense(ofa(pair, source, **quiet)), atol=1e-4)
+    assert not np.allclose(dense(ofa(pair, target, source_vectors=source, **quiet)), dense(turned), atol=1e-2)
+    said = []
+    ofa(pair, target, source_vectors=source, dictionary=Dictionary(same.pairs[:9], 10, 1), warn=said.append)
+    assert [sentence for sentence in said if "aligned by only 9 word pairs" in sentence]
+    with pytest.raises(BadVectors, match="no word pair has a vector on both sides"):
+        ofa(pair, target, source_vectors=source, dictionary=Dictionary.of([("xyz", "zyx")]), **quiet)

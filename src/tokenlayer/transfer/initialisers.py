@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.transfer import baselines
-from tokenlayer.transfer.cw2v import cw2v
+from tokenlayer.transfer.cw2v import Cw2vConfig, Progress, cw2v
 from tokenlayer.transfer.focus import FocusConfig, focus
-from tokenlayer.transfer.materials import Given, Materials, check_given
+from tokenlayer.transfer.materials import Given, Materials, check_given, own_config
 from tokenlayer.transfer.ofa import OfaConfig, ofa
 from tokenlayer.transfer.omp import omp
-from tokenlayer.transfer.parts import Pair
+from tokenlayer.transfer.parts import Pair, untrained
 from tokenlayer.transfer.pieces import pieces
 from tokenlayer.transfer.wechsel import WechselConfig, wechsel
 
@@ -54,6 +54,8 @@ def _ofa(given: Given, seed: int) -> RowPlan:
         given.pair,
         given.target_vectors,
         OfaConfig(seed=seed),
+        source_vectors=given.source_vectors,
+        dictionary=given.dictionary,
         source_encode=given.source.encode_batch if given.source else None,
         target_encode=given.target.encode_batch if given.target else None,
         warn=given.warn,
@@ -67,9 +69,28 @@ def _focus(given: Given, seed: int) -> RowPlan:
 def _cw2v(given: Given, seed: int) -> RowPlan:
     if given.rows is None:
         raise BadOption("init cw2v needs the rows of a model")
-    outputs = None if given.output_rows is None else given.output_rows()
-    found = cw2v(given.pair, given.rows(), given.token_ids(), output_rows=outputs, seed=seed, warn=given.warn)
+    found = cw2v(
+        given.pair,
+        given.rows(),
+        given.token_ids(),
+        own_config("cw2v", Cw2vConfig, given.materials.init_config, PRESETS["cw2v"]),
+        output_rows=None if given.output_rows is None else given.output_rows(),
+        seed=seed,
+        device=given.device,
+        progress=_counted(given, "learning rows, steps"),
+        warn=given.warn,
+    )
     return replace(found.plan, output=found.output_plan)
+
+
+PRESETS = {"cw2v": {"fast": Cw2vConfig.fast}}
+"""Names that `Materials.init_config` may hold for the initialisers that have a config of their own."""
+
+
+def _counted(given: Given, step: str) -> Progress | None:
+    """Gives the steps of all passes to the progress of the whole."""
+    tell = given.progress
+    return None if tell is None else lambda done, steps, loss: tell(step, done, steps)
 
 
 INITIALISERS: dict[str, Initialiser] = {
@@ -121,9 +142,9 @@ INITIALISERS: dict[str, Initialiser] = {
     "ofa": Initialiser(
         _ofa,
         True,
-        "copy shared tokens, others are the mean of source tokens near them in multilingual word vectors",
+        "copy shared tokens, others are the mean of source tokens near them in shared or aligned word vectors",
         "Liu et al., OFA, Findings of NAACL 2024",
-        needs=("shared vectors",),
+        needs=("aligned vectors",),
     ),
     "focus": Initialiser(
         _focus,
@@ -176,4 +197,19 @@ def make_plan(name: str, given: Given | Pair, seed: int = 0) -> RowPlan:
     chosen = INITIALISERS[choose("init", name, INITIALISERS)]
     given = Given(given) if isinstance(given, Pair) else given
     check_given(name, chosen.needs, given.materials)
-    return chosen.make(given, seed)
+    if given.materials.init_config and name not in PRESETS:
+        raise BadOption(f"init {name} has no config of its own", hint=f"it is for: {', '.join(PRESETS)}")
+    return chosen.make(_trained(given) if given.materials.exclude_untrained else given, seed)
+
+
+def _trained(given: Given) -> Given:
+    """The same without rows that were never trained."""
+    if given.rows is None:
+        raise BadOption("exclude_untrained needs the rows of a model")
+    ids = given.pair.support
+    out = untrained(given.rows(), ids)
+    if len(out) == len(ids):
+        raise BadOption(f"all {len(ids)} rows look untrained", hint="do without exclude_untrained")
+    if out:
+        given.warn(f"{len(out)} of {len(ids)} rows were never trained and take no part in means and mixtures")
+    return replace(given, pair=replace(given.pair, left_out=out))

@@ -1,17 +1,18 @@
 """What a user gives an initialiser beside the two tokenizers: texts, word vectors, a dictionary, a donor model."""
 
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from tokenlayer.core.errors import BadOption, VocabMismatch
+from tokenlayer.core.errors import BadOption, VocabMismatch, choose
 from tokenlayer.data.dictionaries import Dictionary, read_dictionary
 from tokenlayer.data.documents import Documents, parse_source
 from tokenlayer.data.static_vectors import StaticVectors, VectorConfig, train_vectors
@@ -22,6 +23,8 @@ from tokenlayer.transfer.focus import token_text_vectors
 from tokenlayer.transfer.parts import Pair
 
 LINES_AT_A_TIME = 1024
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,16 @@ class Materials:
     """The word list goes from target to source."""
     donor: str = ""
     """A model whose own tokenizer is the target."""
-    vector_epochs: int = 5
-    """Passes over the texts when word vectors are trained from them."""
+    vector_epochs: int = 20
+    """Passes over the texts when word vectors are trained from them; 5 aligned far worse (docs/results/wechsel.md)."""
+    init_config: str = ""
+    """TOML file with fields of the initialiser's own config, or the name of one of its presets."""
+    exclude_untrained: bool = False
+    """Leaves rows that were never trained out of means, spreads and mixtures; see `parts.untrained`."""
 
     @property
     def have(self) -> frozenset[str]:
-        """What can be made of these: `texts`, `aligned vectors`, `shared vectors`, ..."""
+        """What can be made of these: `texts`, `aligned vectors`, ..."""
         both = bool(self.vectors and not self.source_vectors and not self.source_texts)
         files = bool(self.vectors and self.source_vectors)
         sides = bool((self.vectors or self.texts) and (self.source_vectors or self.source_texts))
@@ -55,7 +62,6 @@ class Materials:
             "texts": bool(self.texts),
             "source texts": bool(self.source_texts),
             "aligned vectors": both or files or (sides and bool(self.dictionary)),
-            "shared vectors": both,
             "donor": bool(self.donor),
         }
         return frozenset(name for name, there in known.items() if there)
@@ -64,8 +70,8 @@ class Materials:
 OPTIONS = {
     "texts": "--texts FILE (target-language text)",
     "source texts": "--source-texts FILE",
-    "aligned vectors": "--texts, --source-texts and --dictionary; or --vectors and --source-vectors",
-    "shared vectors": "--vectors FILE (one multilingual file, without --source-vectors)",
+    "aligned vectors": "--texts, --source-texts and --dictionary; or --vectors and --source-vectors; or --vectors FILE "
+    "that serves both languages",
     "donor": "--donor MODEL",
 }
 """What to type for each thing that `Materials.have` names."""
@@ -83,6 +89,8 @@ class Given:
         output_rows: reads its output rows; None when they are tied to the others, or there are none.
         materials: see `Materials`.
         warn: takes one sentence for each thing that is unusual.
+        device: where an initialiser that trains does so.
+        progress: called with a step's name, units done and units in all.
     """
 
     pair: Pair
@@ -92,6 +100,8 @@ class Given:
     output_rows: Callable[[], Tensor] | None = None
     materials: Materials = field(default_factory=Materials)
     warn: Callable[[str], object] = lambda sentence: None
+    device: str = "cpu"
+    progress: Callable[[str, int, int], object] | None = None
 
     def texts(self) -> Iterator[str]:
         """The target texts, from the start at each call."""
@@ -202,6 +212,37 @@ def check_given(init: str, needs: Iterable[str], materials: Materials) -> None:
         raise BadOption(
             f"init {init} needs {', '.join(missing)}", hint="give " + "; ".join(OPTIONS[need] for need in missing)
         )
+
+
+def own_config(init: str, config: type[T], given: str, presets: Mapping[str, Callable[[], T]]) -> T:
+    """The config of an initialiser as the user gave it: by fields in a TOML file, by the name of a preset, or not.
+
+    Args:
+        init: the initialiser, for messages.
+        config: its config class; fields that the file does not name keep their defaults, or those of its `preset`.
+        given: the file or the preset; `""` gives the defaults.
+        presets: by name.
+
+    Raises:
+        BadOption: no such file or preset, no TOML, an unknown field, or a value that is not allowed.
+    """
+    if not given or given in presets:
+        return presets[given]() if given else config()
+    path = Path(given)
+    if not path.is_file():
+        names = ", ".join(presets)
+        raise BadOption(f"init config {given} is neither a file nor a preset of {init}", hint=f"presets: {names}")
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadOption(f"{path} is not a TOML file: {error}", hint="write one `field = value` a line") from error
+    base = presets[choose("preset", str(fields.pop("preset")), presets)]() if "preset" in fields else config()
+    known = vars(base)
+    for name, value in fields.items():
+        kind = type(known[choose(f"the setting in {path}", name, known)])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise BadOption(f"{name} in {path} is {value!r}, expected {kind.__name__}")
+    return config(**{**known, **fields})
 
 
 def _texts(sources: Sequence[str]) -> Iterator[str]:

@@ -7,12 +7,13 @@ Vocabulary Expansion and Initialization Approaches for Language Models", CoNLL 2
 Shapes: the plan is `(target vocab, source vocab + 1)` with at most `neighbours` entries a row.
 
 Errors: `BadOption` for a bad number or more neighbours than source tokens; `BadVectors` when `ngrams` is set and the
-vectors have none.
+vectors have none, for a source without a single vector, or a word list without a usable pair.
 
 Differences from the paper:
     - the rows keep their width: the paper's factorisation of the embedding matrix is left out;
     - tokens are matched by bytes and control tokens by role, not by strings;
-    - any word vectors will do, not only ColexNet+;
+    - any word vectors will do, not only ColexNet+; those of two languages are aligned by a word list, as WECHSEL
+      does it;
     - rows without a vector are drawn with mean and spread of the source's ordinary tokens.
 """
 
@@ -22,9 +23,11 @@ from dataclasses import dataclass
 
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.core.vocab import ByteVocab
+from tokenlayer.data.dictionaries import Dictionary
 from tokenlayer.data.static_vectors import StaticVectors
 from tokenlayer.transfer.mixing import check_softmax, filled, softmax_rows
 from tokenlayer.transfer.parts import Pair
+from tokenlayer.transfer.shared_space import in_one_space
 from tokenlayer.transfer.token_vectors import Encode, TokenVectors, from_ngrams, from_words
 
 
@@ -50,6 +53,8 @@ def ofa(
     vectors: StaticVectors,
     config: OfaConfig | None = None,
     *,
+    source_vectors: StaticVectors | None = None,
+    dictionary: Dictionary | None = None,
     source_encode: Encode | None = None,
     target_encode: Encode | None = None,
     warn: Callable[[str], object] = warnings.warn,
@@ -58,23 +63,27 @@ def ofa(
 
     Args:
         pair: the model's own vocabulary and the one to move to.
-        vectors: word vectors of all languages in one space.
+        vectors: word vectors of all languages in one space, or of the target's alone.
         config: see `OfaConfig`.
+        source_vectors: word vectors of the source language; None takes `vectors` for both.
+        dictionary: source-target word pairs that the two spaces are aligned by; None when they are aligned already.
         source_encode: how the source tokenizer encodes texts; not needed with `config.ngrams`.
         target_encode: the same for the target.
         warn: takes one sentence for each thing that is unusual.
 
     Raises:
         BadOption: `config.neighbours` is more than the source has tokens.
-        BadVectors: `config.ngrams` is set and the vectors have none.
+        BadVectors: see the module.
     """
     config = config or OfaConfig()
-    source = _vectors(pair.source, vectors, config, source_encode)
+    of_source = vectors if source_vectors is None else source_vectors
+    source = _vectors(pair.source, of_source, config, source_encode)
     target = _vectors(pair.target, vectors, config, target_encode)
-    for sentence in [*source.warnings("source"), *target.warnings("target")]:
+    space = in_one_space(source, target, of_source, vectors, dictionary)
+    for sentence in space.warnings:
         warn(sentence)
     settled, origin = pair.settled(shared=True)
-    mixed = softmax_rows(target.table, source.table, config.neighbours, config.temperature)
+    mixed = softmax_rows(space.target, space.source, config.neighbours, config.temperature)
     return filled(pair, settled, origin, [("neighbours", mixed)], config.seed)
 
 

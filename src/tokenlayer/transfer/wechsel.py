@@ -27,16 +27,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
 
-from tokenlayer.core.alignment import align, principal_axes
-from tokenlayer.core.errors import BadVectors
-from tokenlayer.core.neighbours import nonzero_rows
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.data.dictionaries import Dictionary
-from tokenlayer.data.static_vectors import StaticVectors, match_pairs
+from tokenlayer.data.static_vectors import StaticVectors
 from tokenlayer.transfer.mixing import Rows, check_softmax, copied_bytes, filled, softmax_rows, starts_word
 from tokenlayer.transfer.parts import Pair
+from tokenlayer.transfer.shared_space import SharedSpace, in_one_space
 from tokenlayer.transfer.token_vectors import Encode, token_vectors
 
 Warn = Callable[[str], object]
@@ -65,21 +62,6 @@ class WechselConfig:
 
     def __post_init__(self) -> None:
         check_softmax(self.neighbours, self.temperature)
-
-
-@dataclass(frozen=True, eq=False)
-class SharedSpace:
-    """Vectors of the tokens of both vocabularies that can be compared by cosine, zeros where a token has none.
-
-    Attributes:
-        source: float32, shape `(source vocab, dim)`.
-        target: float32, shape `(target vocab, dim)`.
-        warnings: what the user should know.
-    """
-
-    source: Tensor
-    target: Tensor
-    warnings: tuple[str, ...] = ()
 
 
 def wechsel(
@@ -151,22 +133,7 @@ def shared_space(
     make = partial(token_vectors, ngrams=config.ngrams, most_words=config.most_words)
     source = make(pair.source, source_vectors, encode=source_encode)
     target = make(pair.target, target_vectors, encode=target_encode)
-    said = [*source.warnings("source"), *target.warnings("target")]
-    if not nonzero_rows(source.table).any():
-        raise BadVectors("no source token has a vector", hint="check the language and script of the source vectors")
-    narrow = min(source_vectors.dim, target_vectors.dim)
-    source_axes, target_axes = _axes(source_vectors, narrow), _axes(target_vectors, narrow)
-    turned, kept = source.table @ source_axes, target.table @ target_axes
-    if dictionary is not None:
-        pairs = match_pairs(dictionary, source_vectors, target_vectors)
-        found = align(
-            torch.from_numpy(pairs.source) @ source_axes,
-            torch.from_numpy(pairs.target) @ target_axes,
-            torch.from_numpy(pairs.times),
-        )
-        said += [*dictionary.warnings(), *found.warnings(f"from {pairs.entries} of {len(dictionary)} dictionary pairs")]
-        turned = turned @ found.rotation
-    return SharedSpace(turned, kept, tuple(said))
+    return in_one_space(source, target, source_vectors, target_vectors, dictionary)
 
 
 def _mixed(pair: Pair, space: SharedSpace, config: WechselConfig) -> Rows:
@@ -181,11 +148,3 @@ def _mixed(pair: Pair, space: SharedSpace, config: WechselConfig) -> Rows:
         for i, row in zip(ids.tolist(), softmax_rows(space.target[ids], source, k, temperature), strict=True):
             rows[i] = row
     return rows
-
-
-def _axes(vectors: StaticVectors, count: int) -> Tensor:
-    """What narrows a space to `count` dimensions: the identity when it has no more."""
-    if vectors.dim == count:
-        return torch.eye(count)
-    words = torch.from_numpy(vectors.vectors(vectors.words))
-    return principal_axes(words, count)
