@@ -115,3 +115,22 @@ def test_heal_trains_and_the_written_settings_repeat_it(texts, capsys):
         run("swap", model, target, "--out", texts / "other", *wrong, code=2)
         assert message in capsys.readouterr().err
         assert not (texts / "other").exists()
+
+
+def test_explain_shows_where_a_row_comes_from(texts, capsys):
+    pytest.importorskip("gensim")
+    model = model_with_tokenizer("tied_llama", texts / "model")
+    target = write(texts / "target", FAMILIES["unigram"]())
+    (texts / "en-ru.tsv").write_text("the\tи\nof\tв\n", encoding="utf-8")
+    flags = ["--init", "wechsel", "--texts", f"{texts}/ru.txt", "--source-texts", f"{texts}/en.txt"]
+    flags += ["--dictionary", texts / "en-ru.tsv", "--token", "в", "--top", 2]
+    run("transfer", "explain", model, target, *flags, "--json")
+    row = json.loads(capsys.readouterr().out)["data"]["rows"][0]
+    assert row["rule"] == "neighbours"
+    assert sum(one["share"] for one in row["sources"]) == pytest.approx(1)
+    run("transfer", "explain", model, target, "--token", "в")
+    shown = capsys.readouterr()
+    assert "source token" in shown.out
+    assert "next: tokenlayer swap" in shown.err
+    run("transfer", "explain", model, target, "--token", "", code=2)
+    assert "a token to explain is empty" in capsys.readouterr().err

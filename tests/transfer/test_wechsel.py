@@ -13,7 +13,10 @@ from tokenlayer.core.errors import BadOption, BadVectors
 from tokenlayer.core.vocab import ByteVocab, Kind
 from tokenlayer.data.dictionaries import Dictionary
 from tokenlayer.data.static_vectors import StaticVectors
+from tokenlayer.data.vector_files import read_vectors, write_fasttext
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.transfer.initialisers import make_plan
+from tokenlayer.transfer.materials import Given, Materials
 from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.token_vectors import from_ngrams, from_words, token_texts
 from tokenlayer.transfer.wechsel import WechselConfig, shared_space, wechsel
@@ -281,3 +284,28 @@ def test_more_neighbours_than_source_tokens_is_a_value_error():
     vectors = toy_vectors(WORDS_A, 0)
     with pytest.raises(BadOption, match="neighbours is 201, the source has 200 tokens"):
         wechsel(toy_pair(), vectors, vectors, WechselConfig(neighbours=201))
+
+
+def test_settings_come_from_a_file_and_the_seed_does_not(tmp_path):
+    write_fasttext(toy_vectors(WORDS_A, 0), tmp_path / "a.bin")
+    (tmp_path / "wechsel.toml").write_text("neighbours = 3\ntemperature = 0.5\nrespect_space = true\n")
+    pair = toy_pair()
+    given = Given(pair, materials=Materials(vectors=f"{tmp_path}/a.bin", init_config=f"{tmp_path}/wechsel.toml"))
+    vectors = read_vectors(tmp_path / "a.bin")
+    config = WechselConfig(neighbours=3, temperature=0.5, respect_space=True, seed=5)
+    np.testing.assert_array_equal(dense(make_plan("wechsel", given, 5)), dense(wechsel(pair, vectors, vectors, config)))
+    for text, said in (("seed = 3", "seed in .* is 3"), ("neighbour = 3", "is 'neighbour', expected one of")):
+        (tmp_path / "wechsel.toml").write_text(text)
+        with pytest.raises(BadOption, match=said):
+            make_plan("wechsel", given, 5)
+    (tmp_path / "wechsel.toml").write_text("most_words = 50\nngrams = false\n")
+    assert "neighbours" in make_plan("wechsel", given, 5).origin
+
+
+@pytest.mark.parametrize("init", ["wechsel", "ofa"])
+def test_neither_a_file_nor_a_preset(init, tmp_path):
+    write_fasttext(toy_vectors(WORDS_A, 0), tmp_path / "a.bin")
+    given = Given(toy_pair(), materials=Materials(vectors=f"{tmp_path}/a.bin", init_config="fast"))
+    with pytest.raises(BadOption, match=f"init config fast is neither a file nor a preset of {init}") as caught:
+        make_plan(init, given)
+    assert caught.value.hint == "presets: none"

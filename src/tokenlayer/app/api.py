@@ -106,6 +106,48 @@ def swap(
         )
 
 
+def explain(
+    model: str | Path,
+    tokenizer: str | Path,
+    tokens: Sequence[str],
+    *,
+    init: str = "pieces",
+    top: int = 10,
+    seed: int = 0,
+    pre_tokenizer: str | None = None,
+    **materials: Any,
+) -> Report:
+    """Shows which source tokens the rows of a few target tokens would be made of; nothing is written.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        tokenizer: the tokenizer to move to.
+        tokens: tokens, or texts that are cut into tokens.
+        init: how rows are made.
+        top: source tokens that are shown of each row.
+        seed: for initialisers that draw rows.
+        pre_tokenizer: of a bare tiktoken rank file.
+        materials: the fields of `tokenlayer.transfer.materials.Materials`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong.
+    """
+    from tokenlayer.transfer.explain import explain as run
+    from tokenlayer.transfer.materials import Materials
+
+    given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in materials.items()}
+    return run(
+        model,
+        tokenizer,
+        tokens,
+        init=init,
+        materials=Materials(**given),
+        top=top,
+        seed=seed,
+        pre_tokenizer=pre_tokenizer,
+    )
+
+
 def learn(
     sources: Sequence[str],
     out: str | Path,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.core.rowplan import RowPlan
@@ -14,6 +15,8 @@ from tokenlayer.transfer.omp import omp
 from tokenlayer.transfer.parts import Pair, untrained
 from tokenlayer.transfer.pieces import pieces
 from tokenlayer.transfer.wechsel import WechselConfig, wechsel
+
+Drawing = TypeVar("Drawing", WechselConfig, OfaConfig)
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,13 @@ class Initialiser:
 
 
 def _wechsel(given: Given, seed: int) -> RowPlan:
+    config = _drawing("wechsel", WechselConfig, given)
     ngrams = given.source_vectors.ngrams is not None and given.target_vectors.ngrams is not None
     return wechsel(
         given.pair,
         given.source_vectors,
         given.target_vectors,
-        WechselConfig(ngrams=ngrams, seed=seed),
+        replace(config, ngrams=config.ngrams and ngrams, seed=seed),
         dictionary=given.dictionary,
         source_encode=given.source.encode_batch if given.source else None,
         target_encode=given.target.encode_batch if given.target else None,
@@ -53,7 +57,7 @@ def _ofa(given: Given, seed: int) -> RowPlan:
     return ofa(
         given.pair,
         given.target_vectors,
-        OfaConfig(seed=seed),
+        replace(_drawing("ofa", OfaConfig, given), seed=seed),
         source_vectors=given.source_vectors,
         dictionary=given.dictionary,
         source_encode=given.source.encode_batch if given.source else None,
@@ -83,8 +87,16 @@ def _cw2v(given: Given, seed: int) -> RowPlan:
     return replace(found.plan, output=found.output_plan)
 
 
-PRESETS = {"cw2v": {"fast": Cw2vConfig.fast}}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {"cw2v": {"fast": Cw2vConfig.fast}, "wechsel": {}, "ofa": {}}
 """Names that `Materials.init_config` may hold for the initialisers that have a config of their own."""
+
+
+def _drawing(init: str, config: type[Drawing], given: Given) -> Drawing:
+    """The config that the user gave to an initialiser whose seed is set elsewhere."""
+    found = own_config(init, config, given.materials.init_config, PRESETS[init])
+    if found.seed != config().seed:
+        raise BadOption(f"seed in {given.materials.init_config} is {found.seed}", hint="give it by --seed")
+    return found
 
 
 def _counted(given: Given, step: str) -> Progress | None:

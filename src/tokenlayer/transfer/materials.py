@@ -231,7 +231,9 @@ def own_config(init: str, config: type[T], given: str, presets: Mapping[str, Cal
     path = Path(given)
     if not path.is_file():
         names = ", ".join(presets)
-        raise BadOption(f"init config {given} is neither a file nor a preset of {init}", hint=f"presets: {names}")
+        raise BadOption(
+            f"init config {given} is neither a file nor a preset of {init}", hint=f"presets: {names or 'none'}"
+        )
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -239,9 +241,11 @@ def own_config(init: str, config: type[T], given: str, presets: Mapping[str, Cal
     base = presets[choose("preset", str(fields.pop("preset")), presets)]() if "preset" in fields else config()
     known = vars(base)
     for name, value in fields.items():
-        kind = type(known[choose(f"the setting in {path}", name, known)])
+        held = known[choose(f"the setting in {path}", name, known)]
+        kind = int if held is None else type(held)  # a limit that there is none of
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise BadOption(f"{name} in {path} is {value!r}, expected {kind.__name__}")
+        fields[name] = kind(value)
     return config(**{**known, **fields})
 
 

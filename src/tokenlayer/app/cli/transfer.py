@@ -124,6 +124,60 @@ def swap(
     render(report, as_json=as_json, quiet=quiet)
 
 
+EXPLAIN_EXAMPLE = """\b
+Example:
+  tokenlayer transfer explain MODEL tok-sw --token " maji" --init wechsel \\
+      --texts sw.txt --source-texts en.txt --dictionary eng-swh.tsv
+"""
+
+
+@app.command("explain", epilog=EXPLAIN_EXAMPLE)
+def explain(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Checkpoint folder, .gguf file or hub id.")],
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="The tokenizer to move to.")],
+    *,
+    token: Annotated[
+        list[str], typer.Option(metavar="TEXT", help="A token of it, or a text that it cuts. Repeat for more.")
+    ],
+    init: Annotated[str, typer.Option(help="How new rows are made, see `tokenlayer list transfer`.")] = "pieces",
+    top: Annotated[int, typer.Option(min=1, help="Source tokens shown of each row.")] = 10,
+    texts: Annotated[list[str] | None, typer.Option(metavar="FILE", help="As for swap.")] = None,
+    source_texts: Annotated[list[str] | None, typer.Option(metavar="FILE", help="As for swap.")] = None,
+    vectors: Annotated[str, typer.Option(metavar="FILE", help="As for swap.")] = "",
+    source_vectors: Annotated[str, typer.Option(metavar="FILE", help="As for swap.")] = "",
+    dictionary: Annotated[str, typer.Option(metavar="TSV", help="As for swap.")] = "",
+    swap_dictionary: Annotated[bool, typer.Option("--swap-dictionary", help="As for swap.")] = False,
+    donor: Annotated[str, typer.Option(metavar="MODEL", help="As for swap.")] = "",
+    pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
+    seed: common.Seed = 0,
+    config: common.Config = None,
+    as_json: common.Json = False,
+    quiet: common.Quiet = False,
+    debug: common.Debug = False,
+) -> None:
+    """Show which tokens of MODEL the rows of new tokens are made of."""
+    from tokenlayer.app import api
+    from tokenlayer.app.render import render
+
+    report = api.explain(
+        model,
+        tokenizer,
+        token,
+        init=init,
+        top=top,
+        texts=texts or [],
+        source_texts=source_texts or [],
+        vectors=vectors,
+        source_vectors=source_vectors,
+        dictionary=dictionary,
+        swap_dictionary=swap_dictionary,
+        donor=donor,
+        pre_tokenizer=pre_tokenizer,
+        seed=seed,
+    )
+    render(report, as_json=as_json, quiet=quiet)
+
+
 COMPARE_EXAMPLE = """\b
 Example:
   tokenlayer transfer compare MODEL --to tr:tok-tr --to qwen:qwen3/tokenizer.json --out runs --eval news.txt:tr
