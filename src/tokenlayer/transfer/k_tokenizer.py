@@ -3,7 +3,9 @@
 No tokenizer.json can express the choice, so the backend is wrapped: the `tokenizers` library cuts the text into words
 and each word by the base and by every typed vocabulary, we choose, and the library does the rest (special tokens,
 pairs, truncation, overflow, padding, offsets, decoding) on real `Encoding` objects. A word is cut by all vocabularies
-once and remembered.
+once and remembered: a text then costs its normaliser, its pre-tokenizer and one look-up a word (`_quick`). Texts that
+hold an added token such as `[MASK]`, and words whose letters change in number when lower-cased, take the longer way
+over the base's own encoding, with the same result.
 
 The tokenizer.json of a saved folder holds all tokens, so that any loader can decode; loaded with `AutoTokenizer` it
 cuts by longest match over all of them, without any choice. Load it with `KTokenizer.from_pretrained(folder)`.
@@ -12,11 +14,12 @@ Errors: `BadTokenizer` for a base that is not WordPiece, or a folder without `k_
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers import Encoding, PreTokenizedString, Token, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from tokenlayer.core.errors import BadTokenizer
@@ -27,6 +30,8 @@ MOST_WORDS = 500_000
 
 Piece = tuple[str, int, int]
 """A token's name, and the characters of the text that it stands for."""
+Cuts = tuple[list[Token], list[Token]]
+"""Tokens of a word by the base, and as chosen."""
 Words = list[tuple[int, str, int, list[Piece]]]
 """Words of a text: number, text, first character, base pieces with places in the text."""
 
@@ -97,7 +102,7 @@ class Arbiter:
         BadTokenizer: the backend is not WordPiece.
     """
 
-    _OWN = frozenset({"_whole", "choices", "_cutters", "_made_of", "_ids", "_known"})
+    _OWN = frozenset({"_whole", "choices", "_cutters", "_made_of", "_ids", "_known", "_tokens", "_added"})
 
     def __init__(self, whole: Tokenizer, choices: Choices) -> None:
         kind = type(whole.model).__name__
@@ -111,7 +116,9 @@ class Arbiter:
         self._made_of: Any = None
         self._cutters: dict[str, Tokenizer] = {}
         self._ids: dict[str, int] = {}
-        self._known: dict[str, tuple[list[str], list[Piece]]] = {}
+        self._known: dict[str, tuple[str, list[str], list[Piece]]] = {}
+        self._tokens: dict[tuple[str, str], Cuts | None] = {}
+        self._added: re.Pattern[str] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in Arbiter._OWN:
@@ -139,11 +146,12 @@ class Arbiter:
     ) -> list[Encoding]:
         """Encodes texts or pairs; padded and truncated as the backend is set."""
         self._prepare()
-        halves = [_halves(item, is_pretokenized) for item in input]
-        words = self._words([half for item in halves for half in item], is_pretokenized)
         done = []
-        for item in halves:
-            made = [self._encoding(self._choose(next(words)), half) for half, _ in enumerate(item)]
+        for item in input:
+            made = [
+                self._quick(sequence, is_pretokenized, half) or self._thorough(sequence, is_pretokenized, half)
+                for half, sequence in enumerate(_halves(item, is_pretokenized))
+            ]
             done.append(self._whole.post_process(made[0], made[1] if len(made) > 1 else None, add_special_tokens))
         return _padded(done, self._whole.padding)
 
@@ -156,7 +164,7 @@ class Arbiter:
     def explain(self, text: str) -> Explanation:
         """See `KTokenizer.explain`."""
         self._prepare()
-        words = next(self._words([text], False))
+        words = self._words(text, pretokenized=False)
         shown = tuple(self._explained(word, start) for _, word, start, _ in words)
         cut = [self._cut(word, start, pieces) for _, word, start, pieces in words]
         before, after = sum(len(pieces) for *_, pieces in words), sum(map(len, cut))
@@ -179,7 +187,8 @@ class Arbiter:
         }
         self._cutters[BASE] = self._cutter(data, new, typed=False)
         self._ids = self._whole.get_vocab()
-        self._known = {}
+        self._known, self._tokens = {}, {}
+        self._added = _pattern(self._whole)
         self._made_of = now
 
     def _cutter(self, data: dict[str, Any], without: set[str], *, typed: bool) -> Tokenizer:
@@ -193,15 +202,65 @@ class Arbiter:
             made.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()])
         return made
 
-    def _words(self, sequences: list[Any], pretokenized: bool) -> Iterator[Words]:
-        """The words of each sequence by the base tokenizer."""
-        texts = [text for one in sequences for text in (one if pretokenized else [one])]
-        cut = iter(self._cutters[BASE].encode_batch(texts, add_special_tokens=False))
-        for one in sequences:
-            if not pretokenized:
-                yield list(_grouped(one, next(cut)))
-            else:
-                yield [(at, *word[1:]) for at, text in enumerate(one) for word in _grouped(text, next(cut))]
+    def _quick(self, sequence: Any, pretokenized: bool, half: int) -> Encoding | None:
+        """Encodes a sequence by look-up, or None if that is not safe."""
+        texts = sequence if pretokenized else [sequence]
+        parts: list[PreTokenizedString] = []
+        cuts: list[Cuts] = []
+        for text in texts:
+            if self._added is None or self._added.search(text):
+                return None
+            parts.append(self._pre_tokens(text))
+            for word, (start, end), _ in parts[-1].get_splits(offset_referential="original", offset_type="char"):
+                key = word, text[start:end]
+                cut = self._tokens[key] if key in self._tokens else self._remember(key)
+                if cut is None:
+                    return None
+                cuts.append(cut)
+        kept = self.choices.keeps(sum(len(base) for base, _ in cuts), sum(len(chosen) for _, chosen in cuts))
+        tokens = iter([cut[kept] for cut in cuts])
+        for part in parts:
+            part.tokenize(lambda _: next(tokens))
+        if not pretokenized:
+            return parts[0].to_encoding(type_id=half)
+        made = [part.to_encoding(type_id=half, word_idx=at) for at, part in enumerate(parts)]
+        return Encoding.merge(made, growing_offsets=False)
+
+    def _pre_tokens(self, text: str) -> PreTokenizedString:
+        base, made = self._cutters[BASE], PreTokenizedString(text)
+        if base.normalizer is not None:
+            made.normalize(base.normalizer.normalize)
+        if base.pre_tokenizer is not None:
+            base.pre_tokenizer.pre_tokenize(made)
+        return made
+
+    def _remember(self, key: tuple[str, str]) -> Cuts | None:
+        """Tokens of a normalised word that stands in a text as the other; None where their places would be lost."""
+        if len(self._tokens) >= MOST_WORDS:
+            self._tokens.clear()
+        word, original = key
+        base = self._cutters[BASE].model.tokenize(word)
+        kind, alone, pieces = self._cut_alone(original)
+        found: Cuts | None = base, base
+        if kind != BASE and [token.value for token in base] == alone:
+            lower = normalizers.Lowercase().normalize_str(word) if self.choices.lower_for_lookup else word
+            chosen = self._cutters[kind].model.tokenize(lower)
+            same = [token.value for token in chosen] == [name for name, _, _ in pieces]
+            found = (base, chosen) if same and len(lower.encode()) == len(word.encode()) else None
+        self._tokens[key] = found
+        return found
+
+    def _thorough(self, sequence: Any, pretokenized: bool, half: int) -> Encoding:
+        """Encodes a sequence from the base's own encoding of it."""
+        return self._encoding(self._choose(self._words(sequence, pretokenized=pretokenized)), half)
+
+    def _words(self, sequence: Any, *, pretokenized: bool) -> Words:
+        """The words of a sequence by the base tokenizer."""
+        base = self._cutters[BASE]
+        if not pretokenized:
+            return list(_grouped(sequence, base.encode(sequence, add_special_tokens=False)))
+        cut = base.encode_batch(sequence, add_special_tokens=False)
+        return [(at, *word[1:]) for at, text in enumerate(sequence) for word in _grouped(text, cut[at])]
 
     def _choose(self, words: Words) -> Iterator[tuple[int, Piece]]:
         """Numbered pieces of a sentence after both choices."""
@@ -221,18 +280,18 @@ class Arbiter:
             if len(self._known) >= MOST_WORDS:
                 self._known.clear()
             known = self._known[word] = self._cut_alone(word)
-        alone, pieces = known
+        _, alone, pieces = known
         if [name for name, _, _ in base] != alone:
             return base
         return [(name, start + begin, start + end) for name, begin, end in pieces]
 
-    def _cut_alone(self, word: str) -> tuple[list[str], list[Piece]]:
-        """Base pieces of a word, and the chosen ones with their places in it."""
+    def _cut_alone(self, word: str) -> tuple[str, list[str], list[Piece]]:
+        """Whose candidate a word takes, its base pieces, and the chosen ones with their places in it."""
         cuts = {kind: cutter.encode(word, add_special_tokens=False) for kind, cutter in self._cutters.items()}
         kind = self.choices.choose(self._candidates(cuts), upper=word.isupper())
         chosen = cuts[kind]
         pieces = [(name, *place) for name, place in zip(chosen.tokens, chosen.offsets, strict=True)]
-        return cuts[BASE].tokens, pieces
+        return kind, cuts[BASE].tokens, pieces
 
     def _candidates(self, cuts: dict[str, Encoding]) -> dict[str, tuple[str, ...] | None]:
         unknown = self._whole.model.unk_token
@@ -267,6 +326,14 @@ class Arbiter:
         made = Encoding()
         made.__setstate__(json.dumps(state).encode())
         return made
+
+
+def _pattern(whole: Tokenizer) -> re.Pattern[str] | None:
+    """Finds added tokens in a text; None if some are looked for in the normalised text."""
+    added = whole.get_added_tokens_decoder().values()
+    if any(token.normalized for token in added):
+        return None
+    return re.compile("|".join(re.escape(token.content) for token in added) or "(?!)")
 
 
 def _halves(item: Any, pretokenized: bool) -> list[Any]:
