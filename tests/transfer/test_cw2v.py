@@ -1,15 +1,18 @@
 """CW2V: convex weights learned by word2vec; the loss, the start, the negatives and the sparse plan."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tests.toy_vectors import dense, toy_pair
 
 from tokenlayer.core.errors import BadOption, BadText, VocabMismatch
-from tokenlayer.transfer import softmax_rows
-from tokenlayer.transfer.cw2v import Cw2vConfig, batch_loss, cw2v
+from tokenlayer.transfer import baselines, softmax_rows
+from tokenlayer.transfer import cw2v as cw2v_module
+from tokenlayer.transfer.cw2v import ADAM_EPS, Cw2vConfig, batch_loss, cw2v
 from tokenlayer.transfer.hull import check_hull
-from tokenlayer.transfer.parts import Pair
+from tokenlayer.transfer.parts import Pair, untrained
 from tokenlayer.transfer.skipgram import (
     Sampling,
     TokenStream,
@@ -149,6 +152,43 @@ def test_some_rows_are_those_of_the_full_matrix(monkeypatch):
     monkeypatch.setattr(softmax_rows, "TILE_BYTES", 4 * 200 * 2)
     tiled = torch.autograd.grad((rows(ids) ** 2).sum(), [rows.left, rows.right])
     torch.testing.assert_close(tiled, expected)
+
+
+@pytest.mark.parametrize("keep", [0, 1 << 30])
+def test_bf16_products_hardly_change_rows_or_gradients(keep, monkeypatch):
+    monkeypatch.setattr(softmax_rows, "KEEP_BYTES", keep)
+    monkeypatch.setattr(softmax_rows, "TILE_BYTES", 4 * 200 * 16)
+    ids, found = torch.arange(50), []
+    for products in ("float32", "bfloat16"):
+        rows = SoftmaxRows(table() + 3, 50, 8, init="mean", jitter=0.7, seed=3, products=products)
+        made = rows(ids)
+        found.append([made.detach() - 3, *torch.autograd.grad((made[:, :3] ** 3).sum(), [rows.left, rows.right])])
+        assert rows.weights(ids).dtype == made.dtype == torch.float32
+    for exact, rounded in zip(*found, strict=True):
+        assert 0 < float((exact - rounded).norm() / exact.norm()) < 0.02
+
+
+def test_weights_are_kept_for_the_backward_pass_only_if_they_fit(monkeypatch):
+    rows, ids, made = SoftmaxRows(table(), 50, 8, init="mean", seed=3), torch.arange(50), []
+    plain = softmax_rows._weights
+    monkeypatch.setattr(softmax_rows, "_weights", lambda *factors: made.append(1) or plain(*factors))
+    for keep, times in ((4 * 200 * 50, 1), (4 * 200 * 50 - 1, 2)):
+        monkeypatch.setattr(softmax_rows, "KEEP_BYTES", keep)
+        made.clear()
+        rows(ids).sum().backward()
+        assert len(made) == times
+
+
+def test_pairs_in_parts_give_the_loss_and_gradients_of_all_at_once(monkeypatch):
+    found = []
+    for size in (7, 8192):
+        monkeypatch.setattr(cw2v_module, "PAIRS_AT_A_TIME", size)
+        rows = SoftmaxRows(table(), 50, 8, init="mean", jitter=0.5, seed=3)
+        draw = torch.Generator().manual_seed(0)
+        ids = [torch.randint(0, 50, shape, generator=draw) for shape in ((30,), (30,), (30, 4))]
+        loss = batch_loss(rows, rows, *ids, summed=False)
+        found.append((loss.detach(), *torch.autograd.grad(loss, [rows.left, rows.right])))
+    torch.testing.assert_close(*found)
 
 
 def test_rows_start_at_the_exact_mean_and_both_factors_learn_at_once():
@@ -302,7 +342,7 @@ def test_a_small_epsilon_is_needed_at_the_mean_start():
             adam.step()
         return float((rows.left @ rows.right).detach().std())
 
-    assert spread(Cw2vConfig().adam_eps) > 10 * spread(1e-8)
+    assert spread(ADAM_EPS) > 10 * spread(1e-8)
 
 
 def test_untied_models_get_a_plan_for_each_table():
@@ -352,6 +392,53 @@ def test_a_rank_above_the_source_is_clipped_with_a_warning():
     assert said == ["rank is 1024, the source has 198 ordinary tokens: rank 198 says as much"]
 
 
+def test_rows_that_were_never_trained_take_no_part():
+    """A table in which 40 tokens share one far row and two are zero: the mean start would be drawn there."""
+    pair, rows = toy_pair(), table()
+    ids = pair.support
+    rows[ids[:40]], rows[ids[40:42]] = 100.0, 0.0
+    out = untrained(rows, ids)
+    assert out == frozenset(ids[:42])
+    kept = replace(pair, left_out=out)
+    found = cw2v(kept, rows, texts(), SMALL, warn=silent)
+    assert not {j for i in learned(pair) for j in found.plan.shares(i)} & out
+    assert float(found.plan.apply(rows)[learned(pair)].abs().max()) < 5
+    assert float(baselines.copy(pair).apply(rows)[learned(pair)].abs().max()) > 10
+    assert check_hull(found.plan).safe
+    for plan in (baselines.copy(kept), baselines.gaussian(kept, kind="gaussian-full")):
+        assert float(plan.apply(rows)[learned(pair)].abs().max()) < 10
+
+
+def test_a_full_gaussian_needs_no_full_covariance():
+    """Fewer distinct rows than dimensions: there is no Cholesky factor, and no noise where there is no spread."""
+    pair, rows = toy_pair(), table()[:, :1] * torch.ones(1, DIM)
+    made = baselines.gaussian(pair, kind="gaussian-full").apply(rows)[learned(pair)]
+    assert bool(made.isfinite().all())
+    torch.testing.assert_close(made, made[:, :1].expand(-1, DIM), rtol=0, atol=1e-3)
+
+
+def test_progress_counts_the_steps_of_all_passes():
+    told: list[tuple[int, int]] = []
+    cw2v(toy_pair(), table(), texts(), SMALL, warn=silent, progress=lambda n, of, loss: told.append((n, of)))
+    assert [n for n, _ in told] == list(range(1, len(told) + 1))
+    assert {of for _, of in told} == {len(told)}
+
+
+def test_the_fast_preset_learns_more_than_the_defaults_in_fewer_steps():
+    given = {"negatives_per_pair": 2, "subsample": 0.0}
+    found, steps = {}, {}
+    for name, config in {"paper": Cw2vConfig(), "fast": Cw2vConfig.fast()}.items():
+        told: list[int] = []
+        made = cw2v(
+            toy_pair(), table(), texts() * 20, replace(config, **given), warn=silent,
+            progress=lambda n, of, loss, told=told: told.append(n),
+        )  # fmt: skip
+        found[name], steps[name] = made.losses_nats[-1], told[-1]
+        assert check_hull(made.plan).safe
+    assert steps["fast"] < steps["paper"] / 8
+    assert found["fast"] < found["paper"]
+
+
 def test_bad_input_is_refused():
     pair = toy_pair()
     with pytest.raises(VocabMismatch, match="the token stream holds id 300, the target has ids 0 to 299"):
@@ -370,6 +457,8 @@ def test_bad_input_is_refused():
         Cw2vConfig(tail=-1.0)
     with pytest.raises(BadOption, match="init is 'refrence', expected one of: mean, reference"):
         Cw2vConfig(init="refrence")
+    with pytest.raises(BadOption, match="products is 'fp8', expected one of: float32, bfloat16"):
+        Cw2vConfig(products="fp8")
     with pytest.raises(BadOption, match="jitter and init 'reference' exclude each other"):
         Cw2vConfig(init="reference", jitter=0.1)
 

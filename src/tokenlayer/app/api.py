@@ -24,6 +24,8 @@ def swap(
     dictionary: str | Path = "",
     swap_dictionary: bool = False,
     donor: str | Path = "",
+    init_config: str | Path = "",
+    exclude_untrained: bool = False,
     heal: Sequence[str] = (),
     budget: int = 500_000,
     heal_train: str = "rows",
@@ -43,13 +45,15 @@ def swap(
         eval: `FILE[:LANG]` of each text to score before and after: text, JSON lines, Parquet, a folder, also .zst.
         eval_bytes: bytes of each text that are scored.
         generate: prompts to continue greedily before and after.
-        texts: what initialisers need, as the six that follow: see `tokenlayer.transfer.materials.Materials`.
+        texts: what initialisers need, as the eight that follow: see `tokenlayer.transfer.materials.Materials`.
         source_texts: see `Materials`.
         vectors: see `Materials`.
         source_vectors: see `Materials`.
         dictionary: see `Materials`.
         swap_dictionary: see `Materials`.
         donor: see `Materials`.
+        init_config: see `Materials`.
+        exclude_untrained: see `Materials`.
         heal: `[GROUP[=WEIGHT]:]PATH` of each text to train on after the swap.
         budget: tokens to train on.
         heal_train: what is trained: rows, new-rows, lora, all.
@@ -79,6 +83,8 @@ def swap(
         "dictionary": str(dictionary),
         "swap_dictionary": swap_dictionary,
         "donor": str(donor),
+        "init_config": str(init_config),
+        "exclude_untrained": exclude_untrained,
     }
     materials = Materials(**given)
     scored = read_texts([parse_eval_spec(spec) for spec in eval], eval_bytes)

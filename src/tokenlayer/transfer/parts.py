@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
 from tokenlayer.core.matching import RoleMatch, match_roles, match_tokens
 from tokenlayer.core.rowplan import Noise, RowPlan
 from tokenlayer.core.vocab import ByteVocab, Kind
@@ -18,6 +22,8 @@ class Pair:
 
     source: ByteVocab
     target: ByteVocab
+    left_out: frozenset[int] = frozenset()
+    """Source ids that do not stand for an ordinary token though they are one: rows that were never trained."""
 
     @cached_property
     def matches(self) -> list[int | None]:
@@ -42,7 +48,8 @@ class Pair:
     @cached_property
     def support(self) -> list[int]:
         """Source ids whose rows stand for "an ordinary token" in means and spreads."""
-        return [i for i, kind in enumerate(self.source.kinds) if kind is Kind.NORMAL] or self.source.text_ids()
+        found = [i for i, kind in enumerate(self.source.kinds) if kind is Kind.NORMAL] or self.source.text_ids()
+        return [i for i in found if i not in self.left_out]
 
     @property
     def mean(self) -> dict[int, float]:
@@ -71,3 +78,15 @@ class Pair:
                 row = self.mean if role.source is None else {role.source: 1.0}
                 rows[role.target], origin[role.target] = row, "mean" if role.source is None else "role"
         return rows, origin
+
+
+def untrained(rows: Shaped[Tensor, "rows dim"], ids: Sequence[int]) -> frozenset[int]:
+    """Finds tokens whose rows training never reached: all zero, or the same bit for bit as another token's.
+
+    No two rows that were trained are the same. Rows that were never trained but drawn at random differ from each
+    other too; those this does not find.
+    """
+    held = rows[list(ids)].float()
+    _, group, times = torch.unique(held, dim=0, return_inverse=True, return_counts=True)
+    alone = (times[group] == 1) & held.any(dim=1)
+    return frozenset(i for i, kept in zip(ids, alone.tolist(), strict=True) if not kept)

@@ -128,7 +128,7 @@ def swap(
         check_free(out, force=force)
     target_files = load_tokenizer(tokenizer, pre_tokenizer=config.pre_tokenizer)
     with opened_model(model, out.absolute().parent) as source:
-        job = _plan(source, target_files, config)
+        job = _plan(source, target_files, config, progress)
         report = swap_report.begin(job, config, out)
         if why:
             report.settings["why this init"] = why
@@ -214,7 +214,7 @@ def new_table(checkpoint: Checkpoint, name: str, plan: RowPlan) -> Tensor:
     return recipe.apply(old) if old.ndim == 2 else recipe.apply(old[:, None])[:, 0].contiguous()
 
 
-def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> Job:
+def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig, progress: Progress | None) -> Job:
     _check_rows(source.checkpoint, source.tokenizer)
     target = prepare_target(source.tokenizer, wanted, config.specials, source.fixed_pad)
     warnings: list[str] = []
@@ -227,6 +227,8 @@ def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig) -> J
         (lambda: checkpoint.read(output)) if (output := checkpoint.rows.output) else None,
         config.materials,
         warnings.append,
+        config.device,
+        progress,
     )
     plan = make_plan(config.init, given, config.seed)
     rows = -(-len(target.tokenizer.vocab) // config.pad_multiple) * config.pad_multiple

@@ -13,6 +13,9 @@ EXAMPLE = """\b
 Example:
   tokenlayer swap HuggingFaceTB/SmolLM2-135M ./turkish/tokenizer.json \\
       --out smol-tr --eval news-tr.txt:tr --generate "Bir zamanlar"
+
+\b
+Word vectors that are trained from --texts need pip install 'tokenlayer[vectors]'.
 """
 
 
@@ -55,6 +58,12 @@ def swap(
         bool, typer.Option("--swap-dictionary", help="The word list goes from target to source.")
     ] = False,
     donor: Annotated[str, typer.Option(metavar="MODEL", help="A model whose own tokenizer is TOKENIZER.")] = "",
+    init_config: Annotated[
+        str, typer.Option(metavar="NAME|TOML", help="Settings of --init: `fast` (for cw2v), or a file with its fields.")
+    ] = "",
+    exclude_untrained: Annotated[
+        bool, typer.Option("--exclude-untrained", help="Keep rows that were never trained out of means and mixtures.")
+    ] = False,
     heal: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Train on this text after the swap. Repeat for more.")
     ] = None,
@@ -104,6 +113,8 @@ def swap(
         dictionary=dictionary,
         swap_dictionary=swap_dictionary,
         donor=donor,
+        init_config=init_config,
+        exclude_untrained=exclude_untrained,
         heal=heal or [],
         budget=budget,
         heal_train=heal_train,
@@ -148,6 +159,7 @@ def explain(
     dictionary: Annotated[str, typer.Option(metavar="TSV", help="As for swap.")] = "",
     swap_dictionary: Annotated[bool, typer.Option("--swap-dictionary", help="As for swap.")] = False,
     donor: Annotated[str, typer.Option(metavar="MODEL", help="As for swap.")] = "",
+    init_config: Annotated[str, typer.Option(metavar="NAME|TOML", help="As for swap.")] = "",
     pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
     seed: common.Seed = 0,
     config: common.Config = None,
@@ -172,6 +184,7 @@ def explain(
         dictionary=dictionary,
         swap_dictionary=swap_dictionary,
         donor=donor,
+        init_config=init_config,
         pre_tokenizer=pre_tokenizer,
         seed=seed,
     )
