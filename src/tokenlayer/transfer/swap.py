@@ -142,10 +142,9 @@ def swap(
         before = _side(job, config, progress)
         with fresh_folder(out, force=force) as folder:
             report.warnings += _write(job, folder, config, report)
-            if config.heal is not None:
-                _heal(job, folder, config, report, progress)
+            unhealed = None if config.heal is None else _heal(job, folder, config, report, progress)
             after = _side(job, config, progress, written=folder)
-            swap_report.complete(report, job, config, before, after)
+            swap_report.complete(report, job, config, before=before, after=after, unhealed=unhealed)
             report.add("seconds", time.perf_counter() - began, "s")
             report.add("peak memory", peak_memory_mb(), "MB")
             if finish is not None:
@@ -247,10 +246,10 @@ def _check_rows(checkpoint: Checkpoint, tokenizer: LoadedTokenizer) -> None:
     )
 
 
-def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: Progress | None) -> None:
-    """Measures the swapped checkpoint, trains it, and writes the folder again."""
+def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: Progress | None) -> Side:
+    """Measures the swapped checkpoint, trains it, and writes the folder again; returns what was measured."""
     assert config.heal is not None
-    swapped = _side(job, config, progress, written=folder, step="scoring before healing")
+    unhealed = _side(job, config, progress, written=folder, step="scoring before healing")
     out = Path(report.settings["out"])
     tell = None if progress is None else partial(progress, "healing, steps")
     healed = heal(
@@ -270,7 +269,8 @@ def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: 
     clear_folder(folder)
     notes = _write(job, folder, config, report, healed)
     report.warnings += [note for note in notes if note not in report.warnings]
-    swap_report.add_healing(report, config, healed, swapped)
+    swap_report.add_healing(report, config, healed)
+    return unhealed
 
 
 def _decides(job: Job, config: SwapConfig) -> str:

@@ -58,14 +58,21 @@ def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
     return report
 
 
-def complete(report: Report, job: "Job", config: "SwapConfig", before: Side, after: Side) -> None:
-    """The part that is known once the new folder is written and measured."""
+def complete(
+    report: Report, job: "Job", config: "SwapConfig", *, before: Side, after: Side, unhealed: Side | None
+) -> None:
+    """The part that is known once the new folder is written and measured (and, if it was trained, before that)."""
+    sides = [(after, "")] + ([] if unhealed is None else [(unhealed, " before healing")])
     for text in config.texts:
         if text.name in before.scores:
             _add_scores(report, text, job, before, after)
-        if text.name in before.vectors:
-            value, lines = line_similarity(before, after, text.name)
-            report.add("cosine to the source's line vectors", value, "", n=lines, source=text.name)
+        for side, when in sides:
+            if text.name in before.vectors:
+                value, lines = line_similarity(before, side, text.name)
+                report.add(f"cosine to the source's line vectors{when}", value, "", n=lines, source=text.name)
+            elif when:
+                scores = side.scores[text.name].scores
+                report.add(f"{_bits(job)}{when}", scores.bits_per_byte, "bits", n=scores.total_bytes, source=text.name)
     report.data["continuations"] = [
         {"prompt": prompt, "source": one, "target": other}
         for prompt, one, other in zip(config.prompts, before.continuations, after.continuations, strict=False)
@@ -73,8 +80,8 @@ def complete(report: Report, job: "Job", config: "SwapConfig", before: Side, aft
     report.next_command = f"tokenlayer report {report.settings['out']}"
 
 
-def add_healing(report: Report, config: "SwapConfig", healed: "Healed", swapped: Side) -> None:
-    """What was trained, and the scores from before."""
+def add_healing(report: Report, config: "SwapConfig", healed: "Healed") -> None:
+    """What was trained, on how much, and the loss."""
     heal, losses = config.heal, healed.losses_nats
     assert heal is not None
     few = max(1, len(losses) // 10)
@@ -88,18 +95,15 @@ def add_healing(report: Report, config: "SwapConfig", healed: "Healed", swapped:
     ]
     report.add_table("healing", ("what", "value"), rows)
     report.data["healing"] = {"losses_nats": losses, "tokens": healed.tokens}
-    for name, scored in swapped.scores.items():
-        report.add("bits per byte before healing", scored.scores.bits_per_byte, "bits", n=scored.scores.total_bytes,
-                   source=name)  # fmt: skip
 
 
 def _add_scores(report: Report, text: EvalText, job: "Job", before: Side, after: Side) -> None:
     one, other = before.scores[text.name], after.scores[text.name]
-    masked = job.source.checkpoint.kind == "masked"
-    name = "pseudo bits per byte" if masked else "bits per byte"
     size = other.scores.total_bytes
-    report.add(name, other.scores.bits_per_byte, "bits", baseline=one.scores.bits_per_byte, n=size, source=text.name)
-    if not masked:
+    report.add(
+        _bits(job), other.scores.bits_per_byte, "bits", baseline=one.scores.bits_per_byte, n=size, source=text.name
+    )
+    if job.source.checkpoint.kind != "masked":
         share, shared = agreement(before, after, text.name)
         report.add("next-byte agreement", share, "share", n=shared, source=text.name)
     report.add(
@@ -110,6 +114,10 @@ def _add_scores(report: Report, text: EvalText, job: "Job", before: Side, after:
         n=len(other.scores.token_ids),
         source=text.name,
     )
+
+
+def _bits(job: "Job") -> str:
+    return "pseudo bits per byte" if job.source.checkpoint.kind == "masked" else "bits per byte"
 
 
 def _add_counts(report: Report, text: EvalText, source: LoadedTokenizer, target: LoadedTokenizer) -> None:
