@@ -206,9 +206,7 @@ class _Session:
             plan = make_plan(job.init, given, job.seed)
             with_tables(model, self.source, plan)
             seconds = time.perf_counter() - began
-            begins = start_token(target.tokenizer)
-            if start is not None:
-                begins = target.token_map.get(start, begins)
+            begins = target.start_token(self.source.tokenizer)
             found = _numbers(self._scored(model, target.tokenizer, begins), before, target.tokenizer, texts)
             about = {"run": job.candidate.name, "init": job.init, "seed": job.seed, "origin": plan.counts()}
             cost = {"plan_seconds": seconds, "plan_megabytes": plan.weights.values().numel() * 12 / 1e6}

@@ -20,6 +20,7 @@ from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.core.seeds import torch_generator
 from tokenlayer.data.documents import Documents, Source
+from tokenlayer.data.packing import PARTED
 from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
 from tokenlayer.models.compare import EvalText, Side, measure
@@ -34,9 +35,6 @@ from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
 from tokenlayer.transfer.materials import Given, Materials, check_given
 from tokenlayer.transfer.target import Target, prepare_target
-
-PARTED = "\n\n"
-"""Between the documents of a text to score."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, units done and units in all."""
@@ -258,7 +256,7 @@ def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: 
         job.target.tokenizer,
         job.plan,
         config.heal,
-        starts=(start_token(job.source.tokenizer), _start(job)),
+        starts=(start_token(job.source.tokenizer), job.target.start_token(job.source.tokenizer)),
         seed=config.seed,
         device=config.device,
         state=healing_state(out),
@@ -318,13 +316,6 @@ def _special_ids(job: Job) -> Mapping[str, int | list[int] | None]:
     return ids
 
 
-def _start(job: Job) -> int | None:
-    """The target token that texts start after: where the source's has gone, else the target's own."""
-    start = start_token(job.source.tokenizer)
-    own = start_token(job.target.tokenizer)
-    return own if start is None else job.target.token_map.get(start, own)
-
-
 def _side(
     job: Job, config: SwapConfig, progress: Progress | None, *, written: Path | None = None, step: str = ""
 ) -> Side:
@@ -336,7 +327,7 @@ def _side(
         return Side()
     checkpoint = job.source.checkpoint
     tokenizer = job.source.tokenizer if written is None else job.target.tokenizer
-    start = start_token(tokenizer) if written is None else _start(job)
+    start = start_token(tokenizer) if written is None else job.target.start_token(job.source.tokenizer)
     step = step or ("scoring before the swap" if written is None else "scoring after the swap")
     model, _ = load_model(written or checkpoint.folder, checkpoint.kind, dtype=config.dtype, device=config.device)
     return measure(

@@ -12,6 +12,7 @@ from typing import Any
 from tokenlayer.core.errors import choose
 from tokenlayer.core.matching import RoleMatch
 from tokenlayer.core.vocab import ROLES, ByteVocab
+from tokenlayer.models.score import start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 from tokenlayer.transfer.parts import Pair
 
@@ -40,6 +41,11 @@ class Target:
         """Ids by role for the configs: `{"eos_token_id": 2, ...}`; bos, eos and pad are always named."""
         roles = self.tokenizer.vocab.roles
         return {f"{role}_token_id": roles.get(role) for role in ROLES if role in roles or role in ("bos", "eos", "pad")}
+
+    def start_token(self, source: LoadedTokenizer) -> int | None:
+        """The token that texts start after: where the source's has gone, else the target's own."""
+        theirs, own = start_token(source), start_token(self.tokenizer)
+        return own if theirs is None else self.token_map.get(theirs, own)
 
 
 def prepare_target(
