@@ -309,3 +309,16 @@ def test_neither_a_file_nor_a_preset(init, tmp_path):
     with pytest.raises(BadOption, match=f"init config fast is neither a file nor a preset of {init}") as caught:
         make_plan(init, given)
     assert caught.value.hint == "presets: none"
+
+
+def test_vectors_without_ngrams_are_used_by_words_and_that_is_said(tmp_path):
+    vectors = toy_vectors(WORDS_A + list("abcde"), 0, ngrams=False)
+    lines = [f"{w} " + " ".join(map(str, v)) for w, v in zip(vectors.words, vectors.rows.tolist(), strict=True)]
+    (tmp_path / "a.vec").write_text("\n".join([f"{len(lines)} 12", *lines]))
+    said = []
+    given = Given(toy_pair(), materials=Materials(vectors=f"{tmp_path}/a.vec"), warn=said.append)
+    plan = make_plan("wechsel", given, 1234)
+    assert "token vectors are made from the words that a token occurs in" in said[0]
+    read = read_vectors(tmp_path / "a.vec")
+    expected = wechsel(toy_pair(), read, read, WechselConfig(ngrams=False), warn=quiet)
+    np.testing.assert_allclose(dense(plan), dense(expected), atol=1e-6)

@@ -205,7 +205,7 @@ def open_bytes(path: Path) -> io.BufferedIOBase:
             return io.BufferedReader(cast(Any, gzip.open(path, "rb")), _IO_BYTES)
         return cast(io.BufferedIOBase, path.open("rb", buffering=_IO_BYTES))
     except OSError as error:
-        raise BadText(f"cannot open {path}: {error.strerror or error}") from error
+        raise BadText(f"cannot open {path}: {error.strerror or error}", hint="check the path") from error
 
 
 def source_bytes(source: Source, options: ReadOptions) -> int | None:

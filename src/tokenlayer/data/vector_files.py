@@ -113,7 +113,10 @@ def _fasttext(path: Path) -> StaticVectors:
             hint="the file is damaged; copy it again",
         )
     if begin + 4 * rows * columns > size:
-        raise BadVectors(f"{path} is cut off: {size} bytes, its matrix alone ends at {begin + 4 * rows * columns}")
+        raise BadVectors(
+            f"{path} is cut off: {size} bytes, its matrix alone ends at {begin + 4 * rows * columns}",
+            hint="copy it again",
+        )
     table = np.memmap(path, "<f4", "r", begin, (rows, columns)) if rows else np.zeros((0, columns), np.float32)
     return StaticVectors(names, table, counts, NgramConfig(max(min_n, 1), max_n, buckets) if buckets else None)
 

@@ -41,6 +41,8 @@ class Initialiser:
 def _wechsel(given: Given, seed: int) -> RowPlan:
     config = _drawing("wechsel", WechselConfig, given)
     ngrams = given.source_vectors.ngrams is not None and given.target_vectors.ngrams is not None
+    if config.ngrams and not ngrams:
+        given.warn("these vectors have no n-grams: token vectors are made from the words that a token occurs in")
     return wechsel(
         given.pair,
         given.source_vectors,

@@ -39,7 +39,7 @@ app = typer.Typer(
 )
 for _room, _help in ROOMS.items():
     app.add_typer(typer.Typer(), name=_room, help=_help, rich_help_panel="Rooms")
-app.command("swap")(transfer.swap)
+app.command("swap", epilog=transfer.EXAMPLE)(transfer.swap)
 
 
 def _print_version(wanted: bool) -> bool:
