@@ -55,6 +55,8 @@ from tokenlayer.transfer.softmax_rows import ENTRY_BYTES, PRODUCTS, SoftmaxRows,
 
 INITS = ("mean", "reference")
 NEGATIVES = ("canonical", "reference")
+PAPER = ("rank", "window", "negatives_per_pair", "epochs", "batch", "learning_rate", "weight_decay", "subsample")
+"""Settings whose defaults are the paper's."""
 ADAM_EPS = 1e-15
 """See the differences above."""
 PAIRS_AT_A_TIME = 8192
@@ -100,12 +102,14 @@ class Cw2vConfig:
     def __post_init__(self) -> None:
         for name in ("rank", "window", "negatives_per_pair", "epochs", "batch", "plan_bytes"):
             if getattr(self, name) < 1:
-                raise BadOption(f"{name} is {getattr(self, name)}, expected at least 1")
+                raise BadOption(f"{name} is {getattr(self, name)}, expected at least 1", hint=_default(name))
         for name in ("weight_decay", "subsample", "jitter", "tail"):
             if not getattr(self, name) >= 0:
-                raise BadOption(f"{name} is {getattr(self, name):g}, expected at least 0")
+                raise BadOption(f"{name} is {getattr(self, name):g}, expected at least 0", hint=_default(name))
         if not self.learning_rate > 0:
-            raise BadOption(f"learning_rate is {self.learning_rate:g}, expected above 0")
+            raise BadOption(
+                f"learning_rate is {self.learning_rate:g}, expected above 0", hint=_default("learning_rate")
+            )
         choose("init", self.init, INITS)
         choose("negatives", self.negatives, NEGATIVES)
         choose("products", self.products, PRODUCTS)
@@ -116,6 +120,10 @@ class Cw2vConfig:
     def fast() -> "Cw2vConfig":
         """Minutes on a CPU instead of hours, at a loss as low; ours, see the differences above."""
         return Cw2vConfig(rank=128, batch=16 * 4096, learning_rate=3e-2, products="bfloat16")
+
+
+def _default(name: str) -> str:
+    return f"the paper's is {getattr(Cw2vConfig, name):g}" if name in PAPER else f"leave {name} out"
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,6 +175,9 @@ def cw2v(
         device: where to train.
         progress: see `Progress`.
         warn: takes one sentence for each thing that is unusual.
+
+    Returns:
+        The plan, or two for an untied model, with what was not learned and what the plan's sparse form moved.
 
     Raises:
         BadOption: rows that are not floats, or reference negatives with too large a batch.

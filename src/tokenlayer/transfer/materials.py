@@ -244,7 +244,10 @@ def own_config(init: str, config: type[T], given: str, presets: Mapping[str, Cal
         held = known[choose(f"the setting in {path}", name, known)]
         kind = int if held is None else type(held)  # a limit that there is none of
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise BadOption(f"{name} in {path} is {value!r}, expected {kind.__name__}")
+            raise BadOption(
+                f"{name} in {path} is {value!r}, expected {kind.__name__}",
+                hint=f"its default is {getattr(config(), name)!r}",
+            )
         fields[name] = kind(value)
     return config(**{**known, **fields})
 

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 SAMPLE_CHARS = 600
 WORST = 12
+REASONS = {
+    "neighbours": "mixed from tokens near it, not derived from its text",
+    "omp": "made of tokens that make it up in the donor",
+    "cw2v": "learned from the texts, not derived from its text",
+    "unseen": "not in the texts, left at the mean row",
+    "mean": "the mean row",
+}
+"""What a row comes from, by rule; rows of other rules were drawn."""
 
 
 def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
@@ -173,7 +181,7 @@ def _worst(job: "Job", texts: tuple[EvalText, ...]) -> list[tuple[str, int, str,
 def _worst_row(job: "Job", i: int, rule: str, times: int) -> tuple[str, int, str, str, str]:
     pair, vocab = job.target.pair, job.target.tokenizer.vocab
     spelled = [show(pair.source.tokens[j]) for j in pair.spell([i])[0]]
-    why = f"{len(spelled)} source pieces" if rule == "pieces" else "drawn, not derived from its text"
+    why = f"{len(spelled)} source pieces" if rule == "pieces" else REASONS.get(rule, "drawn, not derived from its text")
     if rule == "mean":
         why = "the source cannot spell it" if not spelled else "mean row"
     seen = f", {times} times in the texts" if times else ""
