@@ -78,6 +78,7 @@ def test_a_dry_run_writes_nothing_and_explains(files, run):
     assert sorted(files.iterdir()) == before
     assert text in printed.out
     assert "of the base pieces, so the text keeps it" in printed.out
+    assert printed.err.splitlines()[-1] == "next: the same command with --out, without --dry-run"
 
 
 def test_a_written_folder_explains_texts(files, run):

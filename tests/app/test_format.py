@@ -112,9 +112,10 @@ def test_a_unit_is_named_where_neither_number_nor_name_says_it():
 
 
 PLAIN = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.floats(allow_nan=False), st.text())
+TABLES = st.dictionaries(st.text(), PLAIN, max_size=2)
 
 
-@given(st.dictionaries(st.text(), st.one_of(PLAIN, st.lists(PLAIN, max_size=3)), max_size=4))
+@given(st.dictionaries(st.text(), st.one_of(PLAIN, st.lists(PLAIN, max_size=3), TABLES), max_size=4))
 def test_toml_reads_back(values):
     values = {k: v for k, v in values.items() if _utf8(k) and _utf8(v)}
     assert tomllib.loads(toml_text(values)) == values

@@ -161,6 +161,16 @@ def rolled(seed, made):
     return replace(made, choices=replace(made.choices, rollback=seed / 100)).load()
 
 
+def test_a_word_that_the_normaliser_changes_by_its_neighbour_keeps_its_base_cut(tmp_path):
+    data = json.loads(wordpiece())
+    change = {"type": "Replace", "pattern": {"String": "icillin x"}, "content": "icilla x"}
+    data["normalizer"] = {"type": "Sequence", "normalizers": [data["normalizer"], change]}
+    odd = load_tokenizer(write(tmp_path, json.dumps(data), pad_token="[PAD]"))
+    tokenizer = build(odd, TERMS, config()).load()
+    assert tokenizer.tokenize("amoxicillin x") == [odd.vocab.names[i] for i in odd.encode("amoxicillin x")]
+    assert tokenizer.tokenize("amoxicillin a") != [odd.vocab.names[i] for i in odd.encode("amoxicillin a")]
+
+
 def test_most_texts_take_the_quick_way_and_those_with_added_tokens_the_other(built):
     tokenizer = built.load()
     arbiter = tokenizer.backend_tokenizer
@@ -470,6 +480,8 @@ def test_what_is_unusual_is_warned_of(tmp_path):
     assert f"{len(names)} of {len(names)} terms are single tokens already" in said
     assert "min_count is 100000 but all n-grams of the terms count only" in said
     assert "rollback 0 sends every sentence back" in said
+    rare = " ".join(ktokeniser(source, TERMS, tmp_path / "rare", KTokeniserConfig(min_count=150)).warnings)
+    assert "min_count 150 sends 11 of 11 words of type 'drug' back to the base" in rare
     long = TermSet({"drug": (*DRUGS, "x" * 101)})
     assert "1 words of type 'drug' were too long" in " ".join(
         ktokeniser(source, long, tmp_path / "two", config()).warnings

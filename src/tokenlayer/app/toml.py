@@ -10,7 +10,7 @@ def toml_text(values: Mapping[str, Any]) -> str:
     """Returns one `key = value` line for each value that is not None.
 
     Raises:
-        TypeError: a value is not a string, number, boolean, or list of those.
+        TypeError: a value is not a string, number, boolean, or list or table of those.
     """
     return "".join(f"{_key(k)} = {_value(v)}\n" for k, v in values.items() if v is not None)
 
@@ -28,6 +28,8 @@ def _value(value: Any) -> str:
         return _text(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(one) for one in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items()) + "}"
     raise TypeError(f"{type(value).__name__} has no place in a flat TOML file: {value!r}")
 
 

@@ -90,8 +90,6 @@ class Choices:
 
     def keeps(self, base: int, chosen: int) -> bool:
         """Whether a sentence of `base` pieces keeps its chosen cut of `chosen` pieces."""
-        if self.rollback == 0:
-            return False
         return self.rollback >= 1 or 0 <= shortening(base, chosen) < self.rollback
 
     def to_json(self) -> str:

@@ -176,6 +176,7 @@ def ktokeniser(
         report.add("room needed on disk", needed / 1e6, "MB")
         ktokeniser_report.explain_texts(report, built.load(), explain)
         if dry_run:
+            report.next_command = "the same command with --out, without --dry-run"
             return report
         check_room(out, needed, "the new checkpoint")
         with fresh_folder(out, force=force) as folder:
