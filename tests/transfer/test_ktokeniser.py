@@ -309,6 +309,9 @@ def test_tokens_that_are_added_later_are_found_and_keep_the_rest(built):
 def test_remembered_words_are_bounded(built, monkeypatch):
     monkeypatch.setattr("tokenlayer.transfer.k_tokenizer.MOST_WORDS", 3)
     tokenizer = built.load()
+    tokenizer(["x" * 101, "y" * 101 + " [MASK]"])
+    assert not tokenizer.backend_tokenizer._tokens
+    assert len(tokenizer.backend_tokenizer._known) <= 3
     assert [tokenizer.tokenize(text) for text in DISEASES * 2] == [built.load().tokenize(t) for t in DISEASES * 2]
 
 
@@ -469,6 +472,11 @@ def test_a_folder_without_choices_says_so(base):
 
     with pytest.raises(BadTokenizer, match="has no k_tokeniser.json"):
         KTokenizer.from_pretrained(base.where)
+
+
+def test_half_a_character_is_refused(always):
+    with pytest.raises(BadText, match=r"half a character, '\\ud800' at place 2"):
+        always(["a", "b \ud800"])
 
 
 def test_what_is_unusual_is_warned_of(tmp_path):

@@ -10,7 +10,8 @@ over the base's own encoding, with the same result.
 The tokenizer.json of a saved folder holds all tokens, so that any loader can decode; loaded with `AutoTokenizer` it
 cuts by longest match over all of them, without any choice. Load it with `KTokenizer.from_pretrained(folder)`.
 
-Errors: `BadTokenizer` for a base that is not WordPiece, or a folder without `k_tokeniser.json`.
+Errors: `BadTokenizer` for a base that is not WordPiece, or a folder without `k_tokeniser.json`; `BadText` for a text
+with a lone surrogate.
 """
 
 import json
@@ -22,11 +23,13 @@ from typing import Any, ClassVar, cast
 from tokenizers import Encoding, PreTokenizedString, Token, Tokenizer, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from tokenlayer.core.errors import BadTokenizer
+from tokenlayer.core.errors import BadText, BadTokenizer
 from tokenlayer.transfer.arbitration import BASE, CHOICES_FILE, Choices, Explanation, WordChoice, shortening
 
 MOST_WORDS = 500_000
 """Words that are remembered; then all are forgotten."""
+LONGEST_KEPT = 100
+"""Longer words are not remembered."""
 
 Piece = tuple[str, int, int]
 """A token's name, and the characters of the text that it stands for."""
@@ -227,7 +230,14 @@ class Arbiter:
         return Encoding.merge(made, growing_offsets=False)
 
     def _pre_tokens(self, text: str) -> PreTokenizedString:
-        base, made = self._cutters[BASE], PreTokenizedString(text)
+        base = self._cutters[BASE]
+        try:
+            made = PreTokenizedString(text)
+        except UnicodeEncodeError as error:
+            raise BadText(
+                f"the text holds half a character, {text[error.start]!r} at place {error.start}",
+                hint="text.encode('utf-8', 'replace').decode() puts a question mark there",
+            ) from None
         if base.normalizer is not None:
             made.normalize(base.normalizer.normalize)
         if base.pre_tokenizer is not None:
@@ -247,7 +257,8 @@ class Arbiter:
             chosen = self._cutters[kind].model.tokenize(lower)
             same = [token.value for token in chosen] == [name for name, _, _ in pieces]
             found = (base, chosen) if same and len(lower.encode()) == len(word.encode()) else None
-        self._tokens[key] = found
+        if len(original) <= LONGEST_KEPT:
+            self._tokens[key] = found
         return found
 
     def _thorough(self, sequence: Any, pretokenized: bool, half: int) -> Encoding:
@@ -279,7 +290,9 @@ class Arbiter:
         if known is None:
             if len(self._known) >= MOST_WORDS:
                 self._known.clear()
-            known = self._known[word] = self._cut_alone(word)
+            known = self._cut_alone(word)
+            if len(word) <= LONGEST_KEPT:
+                self._known[word] = known
         _, alone, pieces = known
         if [name for name, _, _ in base] != alone:
             return base
