@@ -99,7 +99,7 @@ def forward(parts: tuple[nn.Module, nn.Module], tokenizer: Any, batch: Sequence[
         return_tensors="pt",
     )
     inputs = {name: found[name].to(device) for name in ("input_ids", "attention_mask")}
-    with torch.autocast(device, torch.bfloat16):
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
         states = encoder(**inputs).last_hidden_state
     if not per_word:
         mask = inputs["attention_mask"].unsqueeze(-1)

@@ -98,7 +98,7 @@ def test_a_written_folder_explains_texts(files, run):
     ("words", "message", "hint"),
     [
         ((), "there are no terms", "--terms drug=drugs.txt"),
-        (("--explain", "a"), "holds no k_tokeniser.json, so it is not a K-Tokeniser", "add --terms"),
+        (("--explain", "a"), "there are no terms", "--terms drug=drugs.txt"),
         (("--terms", "hp.obo"), "hp.obo is an ontology without a type", "--terms disease=hp.obo"),
         (
             ("--terms", "drug=both.tsv"),
@@ -123,6 +123,12 @@ def test_what_is_wrong_is_said_and_leaves_nothing(files, run, monkeypatch, words
     assert hint in printed.err
     assert printed.out == ""
     assert not (files / "out").exists()
+
+
+def test_only_a_folder_of_ours_explains(files, run):
+    printed = run(files / "model", "--explain", "a", code=2)
+    assert "holds no k_tokeniser.json, so it is not a K-Tokeniser" in printed.err
+    assert "add --terms TYPE=FILE" in printed.err
 
 
 def test_an_output_is_needed_and_not_overwritten(files, run):

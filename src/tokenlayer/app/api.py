@@ -340,7 +340,7 @@ def terms(
     from tokenlayer.transfer.ktokeniser_report import explain as explain_folder
     from tokenlayer.transfer.terms import read_terms
 
-    if explain and not (files or corpora or umls):
+    if explain and out is None and not (files or corpora or umls):
         return explain_folder(model, explain)
     if out is None and not dry_run:
         raise BadOption("there is no folder to write to", hint="add --out DIR, or --dry-run")
