@@ -58,6 +58,18 @@ SYSTEMS: tuple[System, ...] = (
         command="swap --init pieces",
         config="tokenlayer.transfer.pieces:PiecesConfig",
     ),
+    System(
+        slug="wechsel",
+        room="transfer",
+        title="rows as the mean of the source tokens that mean the same in aligned word vectors",
+        paper="Minixhofer et al., WECHSEL: Effective initialization of subword embeddings for cross-lingual transfer "
+        "of monolingual language models, NAACL 2022",
+        year=2022,
+        entry="tokenlayer.transfer.wechsel:wechsel",
+        command="swap --init wechsel",
+        config="tokenlayer.transfer.wechsel:WechselConfig",
+        extra="vectors",
+    ),
 )
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import tiny_swaps
-from tests.tiny_tokenizers import FAMILIES, write
+from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
+from tests.toy_vectors import toy_vectors
 
 from tokenlayer.app import api
+from tokenlayer.data.vector_files import write_fasttext
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,27 @@ class Case:
     seeded: bool = False
 
 
-def swap_case(init: str, *, seeded: bool) -> Case:
-    """The case of an initialiser: a tiny model gets the tokenizer of another family."""
+def swap_case(
+    init: str,
+    *,
+    seeded: bool,
+    materials: Callable[[Path], dict[str, object]] = lambda folder: {},
+    bad_materials: tuple[tuple[str, Callable[[Path], dict[str, object]], str], ...] = (),
+) -> Case:
+    """The case of an initialiser: a tiny model gets the tokenizer of another family.
+
+    Args:
+        init: its name.
+        seeded: whether the seed matters.
+        materials: writes into a folder what the initialiser needs; gives the arguments that name it.
+        bad_materials: what is bad, how it is written, part of the message.
+    """
 
     def swap(folder: Path, **changes: object) -> Path:
         model = tiny_swaps.model_with_tokenizer("tied_llama", folder / "model")
         tokenizer = write(folder / "tokenizer", FAMILIES["split-byte-level"]())
-        given = {"model": model, "tokenizer": tokenizer, "out": folder / "out", "init": init, **changes}
+        given = {"model": model, "tokenizer": tokenizer, "out": folder / "out", "init": init}
+        given |= materials(folder) | changes
         api.swap(given.pop("model"), given.pop("tokenizer"), given.pop("out"), **given)
         return folder / "out"
 
@@ -54,11 +70,69 @@ def swap_case(init: str, *, seeded: bool) -> Case:
             ("no such text", lambda folder: swap(folder, eval=[str(folder / "no.txt")]), "no.txt"),
             ("somebody's own folder", taken, "does not look like a checkpoint or tokenizer folder"),
             ("rows that are no multiple", lambda folder: swap(folder, pad_multiple=0), "pad_multiple is 0"),
+            *((what, lambda folder, bad=bad: swap(folder, **bad(folder)), said) for what, bad, said in bad_materials),
         ),
         seeded=seeded,
     )
 
 
+WORDS = {"en": SENTENCES["en"].split(), "ru": SENTENCES["ru"].split()}
+
+
+def two_languages(folder: Path) -> dict[str, object]:
+    """Word vectors of two languages and a word list."""
+    for seed, (name, words) in enumerate(WORDS.items()):
+        write_fasttext(toy_vectors(list(dict.fromkeys(words)), seed), folder / f"{name}.bin")
+    pairs = zip(WORDS["en"], WORDS["ru"], strict=False)
+    return {
+        "source_vectors": folder / "en.bin",
+        "vectors": folder / "ru.bin",
+        "dictionary": written(folder / "en-ru.tsv", "".join(f"{one}\t{other}\n" for one, other in pairs)),
+    }
+
+
+def cut_off(folder: Path) -> dict[str, object]:
+    """A fastText file that ends too early."""
+    whole = Path(str(two_languages(folder)["vectors"])).read_bytes()
+    (folder / "cut.bin").write_bytes(whole[: len(whole) // 2])
+    return {"vectors": folder / "cut.bin"}
+
+
+def written(path: Path, text: str) -> Path:
+    """The file, after the text was written into it."""
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+BAD_WORD_VECTORS = (
+    ("no word vectors", lambda folder: {"vectors": "", "source_vectors": ""}, "needs aligned vectors"),
+    ("no such word list", lambda folder: {"dictionary": folder / "none.tsv"}, "none.tsv"),
+    (
+        "a word list without pairs",
+        lambda folder: {"dictionary": written(folder / "list.tsv", "one\ntwo\n")},
+        "no word pair in",
+    ),
+    (
+        "a word list of other languages",
+        lambda folder: {"dictionary": written(folder / "list.tsv", "xyz\tzyx\n")},
+        "no word pair has a vector on both sides",
+    ),
+    ("vectors that are cut off", cut_off, "cut.bin is cut off"),
+    ("a file that is none of vectors", lambda folder: {"vectors": folder / "en-ru.tsv"}, "is no file of word vectors"),
+    (
+        "a temperature of zero",
+        lambda folder: {"init_config": written(folder / "own.toml", "temperature = 0.0\n")},
+        "temperature is 0, expected above 0",
+    ),
+    (
+        "more neighbours than there are tokens",
+        lambda folder: {"init_config": written(folder / "own.toml", "neighbours = 100000\n")},
+        "neighbours is 100000, the source has",
+    ),
+)
+
+
 CASES = {
     "pieces": swap_case("pieces", seeded=False),
+    "wechsel": swap_case("wechsel", seeded=True, materials=two_languages, bad_materials=BAD_WORD_VECTORS),
 }

@@ -15,7 +15,7 @@ Example:
       --out smol-tr --eval news-tr.txt:tr --generate "Bir zamanlar"
 
 \b
-Word vectors that are trained from --texts need pip install 'tokenlayer[vectors]'.
+Word vectors that are trained from --texts need pip install 'tokenlayer\\[vectors]'.
 """
 
 
