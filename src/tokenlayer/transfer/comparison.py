@@ -27,7 +27,7 @@ from tokenlayer.models.loading import OpenedModel, check_device, load_model, ope
 from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.transfer.initialisers import INITIALISERS, make_plan
-from tokenlayer.transfer.materials import Given, Materials, check_given
+from tokenlayer.transfer.materials import Given, Materials, check_given, given_for
 from tokenlayer.transfer.swap import new_table
 from tokenlayer.transfer.target import Target, prepare_target
 
@@ -221,23 +221,14 @@ class _Session:
     def _prepared(self, jobs: Sequence[_Job]) -> Iterator[tuple[Target, Given, _Job]]:
         """Each job with its target; vectors and matches of one target serve all of its jobs."""
         for name, mine in groupby(jobs, lambda job: job.candidate.name):
-            own = self.source.tokenizer
-            target = prepare_target(own, self.targets[name], self.config.specials, self.source.fixed_pad)
+            target = prepare_target(
+                self.source.tokenizer, self.targets[name], self.config.specials, self.source.fixed_pad
+            )
             for n, job in enumerate(mine):
                 if n == 0:
-                    given = Given(
-                        target.pair,
-                        own,
-                        target.tokenizer,
-                        partial(self._rows, self.source.checkpoint.rows.input),
-                        partial(self._rows, output) if (output := self.source.checkpoint.rows.output) else None,
-                        job.candidate.materials,
-                        partial(self._warn, name),
-                    )
+                    warn = partial(self._warn, name)
+                    given = given_for(self.source, target, job.candidate.materials, warn, device=self.config.device)
                 yield target, given, job
-
-    def _rows(self, name: str) -> Tensor:
-        return self.source.checkpoint.read(name)
 
     def _warn(self, name: str, sentence: str) -> None:
         self.warn(f"{name}: {sentence}")

@@ -4,19 +4,18 @@ Every initialiser but the hypernetwork returns a row plan, so one look serves al
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
-from tokenlayer.models.loading import OpenedModel, opened_model
+from tokenlayer.models.loading import opened_model
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
-from tokenlayer.transfer.materials import Given, Materials, check_given
+from tokenlayer.transfer.materials import Materials, check_given, given_for
 from tokenlayer.transfer.parts import Pair
-from tokenlayer.transfer.target import Target, prepare_target
+from tokenlayer.transfer.target import prepare_target
 
 SHOWN = 10
 """Source tokens of a row that are shown."""
@@ -70,7 +69,7 @@ def explain(
             next_command=f"tokenlayer swap {model} {tokenizer} --init {init} --out DIR",
         )
         target = prepare_target(source.tokenizer, wanted, fixed_pad=source.fixed_pad)
-        plan = make_plan(init, _given(source, target, materials, report.warn), seed)
+        plan = make_plan(init, given_for(source, target, materials, report.warn), seed)
     ids = list(dict.fromkeys(i for text in tokens for i in token_ids(target.tokenizer, text)))
     for rule, count in plan.counts().items():
         report.add("rows", count, "rows", n=plan.new_vocab, source=rule)
@@ -93,19 +92,6 @@ def token_ids(tokenizer: LoadedTokenizer, text: str) -> list[int]:
     if not ids:
         raise BadOption(f"{tokenizer.where} makes no token of {text!r}", hint="give a text that it can encode")
     return ids
-
-
-def _given(source: OpenedModel, target: Target, materials: Materials, warn: Callable[[str], object]) -> Given:
-    checkpoint, names = source.checkpoint, source.checkpoint.rows
-    return Given(
-        target.pair,
-        source=source.tokenizer,
-        target=target.tokenizer,
-        rows=partial(checkpoint.read, names.input),
-        output_rows=partial(checkpoint.read, names.output) if names.output else None,
-        materials=materials,
-        warn=warn,
-    )
 
 
 def _rows(plan: RowPlan, pair: Pair, token_id: int, top: int) -> Iterator[tuple[str, str, str, float]]:

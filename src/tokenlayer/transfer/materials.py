@@ -17,10 +17,11 @@ from tokenlayer.data.dictionaries import Dictionary, read_dictionary
 from tokenlayer.data.documents import Documents, parse_source
 from tokenlayer.data.static_vectors import StaticVectors, VectorConfig, train_vectors
 from tokenlayer.data.vector_files import read_vectors
-from tokenlayer.models.loading import opened_model
+from tokenlayer.models.loading import OpenedModel, opened_model
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 from tokenlayer.transfer.focus import token_text_vectors
 from tokenlayer.transfer.parts import Pair
+from tokenlayer.transfer.target import Target
 
 LINES_AT_A_TIME = 1024
 
@@ -171,6 +172,30 @@ class Given:
         if path:
             return read_vectors(path)
         return train_vectors(partial(_texts, texts), VectorConfig(epochs=self.materials.vector_epochs))
+
+
+def given_for(
+    source: OpenedModel,
+    target: Target,
+    materials: Materials,
+    warn: Callable[[str], object],
+    *,
+    device: str = "cpu",
+    progress: Callable[[str, int, int], object] | None = None,
+) -> Given:
+    """What an initialiser gets in a swap of an opened model to a target; see `Given`."""
+    checkpoint, names = source.checkpoint, source.checkpoint.rows
+    return Given(
+        target.pair,
+        source.tokenizer,
+        target.tokenizer,
+        partial(checkpoint.read, names.input),
+        partial(checkpoint.read, names.output) if names.output else None,
+        materials,
+        warn,
+        device,
+        progress,
+    )
 
 
 def materials_for(name: str, given: Mapping[str, Any], names: Sequence[str]) -> Materials:

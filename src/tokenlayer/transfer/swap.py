@@ -33,7 +33,7 @@ from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.heal import HealConfig, Healed, heal
 from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
-from tokenlayer.transfer.materials import Given, Materials, check_given
+from tokenlayer.transfer.materials import Materials, check_given, given_for
 from tokenlayer.transfer.target import Target, prepare_target
 
 Progress = Callable[[str, int, int], None]
@@ -215,18 +215,7 @@ def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig, prog
     _check_rows(source.checkpoint, source.tokenizer)
     target = prepare_target(source.tokenizer, wanted, config.specials, source.fixed_pad)
     warnings: list[str] = []
-    checkpoint = source.checkpoint
-    given = Given(
-        target.pair,
-        source.tokenizer,
-        target.tokenizer,
-        lambda: checkpoint.read(checkpoint.rows.input),
-        (lambda: checkpoint.read(output)) if (output := checkpoint.rows.output) else None,
-        config.materials,
-        warnings.append,
-        config.device,
-        progress,
-    )
+    given = given_for(source, target, config.materials, warnings.append, device=config.device, progress=progress)
     plan = make_plan(config.init, given, config.seed)
     rows = -(-len(target.tokenizer.vocab) // config.pad_multiple) * config.pad_multiple
     return Job(source, target, plan.padded(rows), wanted.where, tuple(warnings))
