@@ -70,6 +70,16 @@ SYSTEMS: tuple[System, ...] = (
         config="tokenlayer.transfer.wechsel:WechselConfig",
         extra="vectors",
     ),
+    System(
+        slug="ktokeniser",
+        room="transfer",
+        title="pieces for types of domain terms, and a choice per word and sentence of which to use",
+        paper="Hasan et al., Infusing clinical knowledge into tokenisers for language models, 2024",
+        year=2024,
+        entry="tokenlayer.transfer.ktokeniser:ktokeniser",
+        command="transfer terms",
+        config="tokenlayer.transfer.ktokeniser:KTokeniserConfig",
+    ),
 )
 
 

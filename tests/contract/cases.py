@@ -132,7 +132,58 @@ BAD_WORD_VECTORS = (
 )
 
 
+def terms_case() -> Case:
+    """The case of K-Tokeniser: a tiny BERT gets pieces for two types of terms; one piece has to be drawn."""
+    drugs = "amoxicillin\nampicillin\npenicillin\ncloxacillin\nβ-blocker\n"
+
+    def terms(folder: Path, *, kind: str = "bert_encoder", text: str = drugs, **changes: object) -> Path:
+        model = tiny_swaps.model_with_tokenizer(kind, folder / "model")
+        (folder / "drugs.txt").write_text(text, encoding="utf-8")
+        (folder / "META").mkdir()
+        (folder / "META" / "MRCONSO.RRF").write_text("C1|ENG|\n")
+        (folder / "META" / "MRSTY.RRF").write_text("C1|T121|A|Pharmacologic Substance|AT|256|\n")
+        given = {
+            "model": model,
+            "out": folder / "out",
+            "files": [f"drug={folder}/drugs.txt"],
+            "min_count": 0,
+            **changes,
+        }
+        api.terms(given.pop("model"), given.pop("out"), **given)
+        return folder / "out"
+
+    def run(folder: Path, seed: int) -> bytes:
+        out = terms(folder, seed=seed)
+        return b"".join((out / name).read_bytes() for name in ("model.safetensors", "k_tokeniser.json"))
+
+    return Case(
+        run=run,
+        bad_inputs=(
+            ("no such model", lambda folder: terms(folder, model=folder / "nowhere"), "nowhere"),
+            ("a BPE model", lambda folder: terms(folder, kind="tied_llama"), "expected WordPiece"),
+            ("no terms", lambda folder: terms(folder, files=[]), "there are no terms"),
+            ("an empty list", lambda folder: terms(folder, text="\n \n"), "drugs.txt holds no term"),
+            ("one word", lambda folder: terms(folder, text="aspirin\n"), "1 distinct words, expected at least 2"),
+            ("no such list", lambda folder: terms(folder, files=[f"drug={folder}/no.txt"]), "no.txt does not exist"),
+            (
+                "too few columns",
+                lambda folder: terms(folder, umls=folder / "META", semantic_types=["drug=T121"]),
+                "2 columns, MRCONSO.RRF has 18",
+            ),
+            (
+                "a misspelled semantic type",
+                lambda folder: terms(folder, umls=folder / "META", semantic_types=["drug=Clinical"]),
+                "semantic type is 'Clinical', expected one of",
+            ),
+            ("no folder to write", lambda folder: terms(folder, out=None), "there is no folder to write to"),
+            ("a negative share", lambda folder: terms(folder, rollback=-1.0), "rollback is -1.0"),
+        ),
+        seeded=True,
+    )
+
+
 CASES = {
     "pieces": swap_case("pieces", seeded=False),
+    "ktokeniser": terms_case(),
     "wechsel": swap_case("wechsel", seeded=True, materials=two_languages, bad_materials=BAD_WORD_VECTORS),
 }
