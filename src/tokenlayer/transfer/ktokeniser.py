@@ -165,8 +165,7 @@ def ktokeniser(
     if not dry_run:
         check_free(out, force=force)
     with opened_model(model, out.absolute().parent) as source:
-        if (source.checkpoint.folder / CHOICES_FILE).is_file():
-            raise BadTokenizer(f"{model} is a K-Tokeniser already", hint="give the model that it was made from")
+        _refuse_ours(source)
         built = build(source.tokenizer, terms, config, progress)
         plan = rows_of(source.tokenizer, built.tokenizer, config)
         plan = plan.padded(max(plan.new_vocab, source.checkpoint.rows.rows))
@@ -185,6 +184,11 @@ def ktokeniser(
             if finish is not None:
                 finish(report, folder)
     return report
+
+
+def _refuse_ours(source: OpenedModel) -> None:
+    if (source.checkpoint.folder / CHOICES_FILE).is_file():
+        raise BadTokenizer(f"{source.name} is a K-Tokeniser already", hint="give the model that it was made from")
 
 
 @dataclass(frozen=True, eq=False)
