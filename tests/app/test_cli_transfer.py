@@ -46,6 +46,12 @@ def test_compare_prints_one_row_for_each_tokenizer_init_and_text(texts, capsys):
     run("transfer", "compare", model, "--to", f"a:{one}", "--out", texts / "runs", *flags, "--init", "focus")
     printed = capsys.readouterr()
     assert "init focus needs texts for a; left out" in printed.err
+    (texts / "own.toml").write_text("rank = 4\nepochs = 1\nbatch = 64\n")
+    mixed = ["--init", "cw2v", "--init-config", texts / "own.toml", "--texts", texts / "ru.txt", "--json"]
+    run("transfer", "compare", model, "--to", f"a:{one}", "--out", texts / "runs", *flags, *mixed)
+    report = json.loads(capsys.readouterr().out)
+    rows = next(table for table in report["tables"] if table["name"] == "comparison")["rows"]
+    assert [row[1] for row in rows] == ["pieces", "random", "cw2v"]
     run("transfer", "compare", model, "--to", one, "--out", texts / "runs", "--eval", texts / "no.txt", code=2)
     assert "no.txt does not exist" in capsys.readouterr().err
 

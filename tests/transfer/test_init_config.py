@@ -11,7 +11,7 @@ from tests.toy_vectors import toy_pair
 from tokenlayer.app.toml import toml_text
 from tokenlayer.core.errors import BadOption
 from tokenlayer.transfer.cw2v import Cw2vConfig
-from tokenlayer.transfer.initialisers import PRESETS, make_plan
+from tokenlayer.transfer.initialisers import PRESETS, check_init, make_plan
 from tokenlayer.transfer.materials import Given, Materials, own_config
 from tokenlayer.transfer.swap import SwapConfig, swap
 
@@ -50,12 +50,15 @@ def test_bad_files_are_refused(text, message, tmp_path):
         read(tmp_path / "c.toml")
 
 
-def test_what_is_no_file_or_of_no_use_is_refused():
+def test_what_is_no_file_or_of_no_use_is_refused(tmp_path):
     with pytest.raises(BadOption, match="init config quick is neither a file nor a preset of cw2v") as error:
         read("quick")
     assert error.value.hint == "presets: fast"
     with pytest.raises(BadOption, match="init pieces has no config of its own"):
-        make_plan("pieces", Given(toy_pair(), materials=Materials(init_config="fast")))
+        check_init("pieces", Materials(init_config="fast"))
+    for init in ("pieces", "auto"):
+        with pytest.raises(BadOption, match="init pieces has no config of its own"):
+            swap(tmp_path, tmp_path, tmp_path / "out", SwapConfig(init=init, materials=Materials(init_config="fast")))
 
 
 def test_untrained_rows_are_left_out_by_name(tmp_path):

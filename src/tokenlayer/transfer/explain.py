@@ -12,8 +12,8 @@ from tokenlayer.core.report import Report
 from tokenlayer.core.rowplan import RowPlan
 from tokenlayer.models.loading import opened_model
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
-from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
-from tokenlayer.transfer.materials import Materials, check_given, given_for
+from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan
+from tokenlayer.transfer.materials import Materials, given_for
 from tokenlayer.transfer.parts import Pair
 from tokenlayer.transfer.target import prepare_target
 
@@ -56,7 +56,7 @@ def explain(
     materials = materials or Materials()
     if choose("init", init, [*INITIALISERS, AUTO]) == AUTO:
         init, _ = best_for(materials)
-    check_given(init, INITIALISERS[init].needs, materials)
+    check_init(init, materials)
     if top < 1:
         raise BadOption(f"top is {top}, expected at least 1", hint=f"{SHOWN} is the default")
     if not tokens or not all(tokens):

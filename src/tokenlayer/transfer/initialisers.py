@@ -202,6 +202,17 @@ def best_for(materials: Materials) -> tuple[str, str]:
     return "pieces", why
 
 
+def check_init(name: str, materials: Materials) -> None:
+    """Refuses materials that do not fit the one initialiser that is asked for.
+
+    Raises:
+        BadOption: an unknown name, something that it needs is not given, or a config for one that has none.
+    """
+    check_given(name, INITIALISERS[choose("init", name, INITIALISERS)].needs, materials)
+    if materials.init_config and name not in PRESETS:
+        raise BadOption(f"init {name} has no config of its own", hint=f"it is for: {', '.join(PRESETS)}")
+
+
 def make_plan(name: str, given: Given | Pair, seed: int = 0) -> RowPlan:
     """Returns the row plan of the initialiser `name`.
 
@@ -211,8 +222,6 @@ def make_plan(name: str, given: Given | Pair, seed: int = 0) -> RowPlan:
     chosen = INITIALISERS[choose("init", name, INITIALISERS)]
     given = Given(given) if isinstance(given, Pair) else given
     check_given(name, chosen.needs, given.materials)
-    if given.materials.init_config and name not in PRESETS:
-        raise BadOption(f"init {name} has no config of its own", hint=f"it is for: {', '.join(PRESETS)}")
     return chosen.make(_trained(given) if given.materials.exclude_untrained else given, seed)
 
 

@@ -32,8 +32,8 @@ from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.heal import HealConfig, Healed, heal
 from tokenlayer.transfer.hull import check_hull, greedy_changes
-from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, make_plan
-from tokenlayer.transfer.materials import Materials, check_given, given_for
+from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan
+from tokenlayer.transfer.materials import Materials, given_for
 from tokenlayer.transfer.target import Target, prepare_target
 
 Progress = Callable[[str, int, int], None]
@@ -75,7 +75,7 @@ class SwapConfig:
 
     def __post_init__(self) -> None:
         if choose("init", self.init, [*INITIALISERS, AUTO]) != AUTO:
-            check_given(self.init, INITIALISERS[self.init].needs, self.materials)
+            check_init(self.init, self.materials)
         if self.pad_multiple < 1:
             raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1", hint="1 pads nothing")
         names = [t.name for t in self.texts]

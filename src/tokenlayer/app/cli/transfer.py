@@ -218,6 +218,9 @@ def compare(
     source_vectors: Annotated[str, typer.Option(metavar="FILE", help="Word vectors of MODEL's language.")] = "",
     dictionary: Annotated[list[str] | None, typer.Option(metavar="[NAME:]TSV", help="Word list.")] = None,
     donor: Annotated[list[str] | None, typer.Option(metavar="[NAME:]MODEL", help="Model of that tokenizer.")] = None,
+    init_config: Annotated[
+        str, typer.Option(metavar="NAME|TOML", help="As for swap, for the inits that have a config of their own.")
+    ] = "",
     dtype: common.Dtype = None,
     device: common.Device = "cpu",
     as_json: common.Json = False,
@@ -243,6 +246,7 @@ def compare(
             "source_vectors": source_vectors,
             "dictionary": tuple(dictionary or ()),
             "donor": tuple(donor or ()),
+            "init_config": init_config,
         },
         dtype=dtype,
         device=device,
