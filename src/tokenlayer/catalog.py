@@ -80,6 +80,17 @@ SYSTEMS: tuple[System, ...] = (
         command="transfer terms",
         config="tokenlayer.transfer.ktokeniser:KTokeniserConfig",
     ),
+    System(
+        slug="cw2v",
+        room="transfer",
+        title="rows as convex mixtures of source rows that word2vec learns on text in the new tokens",
+        paper="Mundra et al., An Empirical Comparison of Vocabulary Expansion and Initialization Approaches for "
+        "Language Models, CoNLL 2024",
+        year=2024,
+        entry="tokenlayer.transfer.cw2v:cw2v",
+        command="swap --init cw2v",
+        config="tokenlayer.transfer.cw2v:Cw2vConfig",
+    ),
 )
 
 

@@ -132,6 +132,36 @@ BAD_WORD_VECTORS = (
 )
 
 
+def text_to_learn_from(folder: Path) -> dict[str, object]:
+    """Text in five languages and settings at which a few steps show."""
+    settings = "rank = 8\nepochs = 1\nsubsample = 0\nbatch = 512\nlearning_rate = 0.05\n"
+    return {
+        "texts": [str(written(folder / "text.txt", "\n".join(SENTENCES.values())))],
+        "init_config": written(folder / "own.toml", settings),
+    }
+
+
+def own(setting: str) -> Callable[[Path], dict[str, object]]:
+    """Settings of the initialiser's own in a file."""
+    return lambda folder: {"init_config": written(folder / "bad.toml", setting)}
+
+
+BAD_CW2V = (
+    ("no texts", lambda folder: {"texts": []}, "init cw2v needs texts"),
+    ("texts without a pair", lambda folder: {"texts": [str(written(folder / "one.txt", "a\n"))]}, "no pairs to learn"),
+    ("no such settings", lambda folder: {"init_config": folder / "no.toml"}, "neither a file nor a preset of cw2v"),
+    ("a misspelled setting", own("rnak = 8\n"), "is 'rnak', expected one of: rank"),
+    ("a setting of another kind", own('rank = "high"\n'), "is 'high', expected int"),
+    ("no rank", own("rank = 0\n"), "rank is 0, expected at least 1"),
+    ("an unknown start", own('init = "zero"\n'), "init is 'zero', expected one of: mean, reference"),
+    (
+        "reference negatives with too large a batch",
+        own('negatives = "reference"\nbatch = 4096\nsubsample = 0\n'),
+        "draws ",
+    ),
+)
+
+
 def terms_case() -> Case:
     """The case of K-Tokeniser: a tiny BERT gets pieces for two types of terms; one piece has to be drawn."""
     drugs = "amoxicillin\nampicillin\npenicillin\ncloxacillin\nβ-blocker\n"
@@ -186,4 +216,5 @@ CASES = {
     "pieces": swap_case("pieces", seeded=False),
     "ktokeniser": terms_case(),
     "wechsel": swap_case("wechsel", seeded=True, materials=two_languages, bad_materials=BAD_WORD_VECTORS),
+    "cw2v": swap_case("cw2v", seeded=True, materials=text_to_learn_from, bad_materials=BAD_CW2V),
 }
