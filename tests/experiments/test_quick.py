@@ -1,0 +1,142 @@
+"""Every experiment that needs no shipped weights runs its own code in seconds, on invented languages."""
+
+import importlib.util
+import json
+import random
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from tests.tiny_swaps import model_with_tokenizer
+
+ROOT = Path(__file__).parents[2] / "experiments"
+LETTERS = {"en": "aeioulnrst", "de": "äeöürsnmgt", "ru": "аеиолнрств", "swa": "aiuwkmnyzh"}
+WORDS = 300
+
+
+def words(language):
+    draw = random.Random(language)
+    return ["".join(draw.choices(LETTERS[language], k=draw.randint(2, 7))) for _ in range(WORDS)]
+
+
+def text(language, size, seed=0):
+    """Lines of words drawn by a Zipf law; word `n` of a language means word `n` of any other."""
+    draw, own = random.Random(seed), words(language)
+    weights = [1 / (n + 1) for n in range(WORDS)]
+    lines, length = [], 0
+    while length < size:
+        line = " ".join(draw.choices(own, weights, k=12)).capitalize() + "."
+        lines.append(line if len(lines) % 8 else f"\n{line}")
+        length += len(line.encode())
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Texts, word lists and a small model, named as the experiments ask for them."""
+    folder = tmp_path_factory.mktemp("data")
+    for code, name in (("en", "en-us"), ("de", "de"), ("ru", "ru")):
+        (folder / f"help-{name}.txt").write_text(text(code, 40_000))
+        (folder / f"ud-{code}.txt").write_text(text(code, 3000, seed=1))
+    for part, size in (("train", 60_000), ("test", 6000)):
+        for code in ("en", "swa"):
+            (folder / f"par-{part}.{code}.txt").write_text(text(code, size, seed=part).replace("\n\n", "\n").strip())
+    for code, name in (("ru", "rus"), ("swa", "swh")):
+        pairs = "".join(f"{one}\t{other}\n" for one, other in zip(words("en"), words(code), strict=True))
+        with pa.output_stream(str(folder / f"eng-{name}.tsv.zst"), compression="zstd") as stream:
+            stream.write(pairs.encode())
+    experiment("small_lm", "--texts", folder / "help-en-us.txt", "--out", folder / "lm", "--quick")
+    return folder
+
+
+def experiment(name, *words):
+    """Runs an experiment in this process as from the command line."""
+    path = ROOT / "transfer" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"experiment_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    before, sys.argv = sys.argv, [str(path), *map(str, words)]
+    sys.path.insert(0, str(path.parent))
+    try:
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
+        module.main()
+    finally:
+        sys.argv = before
+        sys.path.remove(str(path.parent))
+
+
+def kept(folder):
+    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+
+
+def test_cw2v(data, tmp_path, capsys):
+    given = ["--model", data / "lm", "--texts", data, "--dictionary", data / "eng-rus.tsv.zst", "--out", tmp_path]
+    experiment("cw2v", *given, "--quick")
+    rows = kept(tmp_path)
+    assert len(rows) == 9
+    assert {row["start"]: row["changed"] for row in rows if row["start"] in ("cw2v", "pieces", "mean")} == {
+        "cw2v": 0,
+        "pieces": 0,
+        "mean": 0,
+    }
+    assert capsys.readouterr().out.count("| cw2v") >= 2
+    experiment("cw2v", *given, "--quick")
+    assert kept(tmp_path) == rows
+
+
+def test_wechsel(data, tmp_path, capsys):
+    pytest.importorskip("gensim")
+    given = ["--model", data / "lm", "--texts", data, "--dictionaries", data, "--out", tmp_path, "--quick"]
+    experiment("wechsel", *given)
+    starts = [row["start"] for row in kept(tmp_path) if row["kind"] == "training"]
+    assert sorted(starts) == ["gaussian", "pieces", "scratch", "shuffled", "wechsel"]
+    assert "| swh | wechsel |" in capsys.readouterr().out
+
+
+def test_heal(data, tmp_path, capsys):
+    pytest.importorskip("peft")
+    given = ["--model", data / "lm", "--tokenizer", data / "lm", "--train", data / "par-train.swa.txt"]
+    given += ["--eval", f"swa={data}/par-test.swa.txt", "--out", tmp_path, "--quick"]
+    experiment("heal", *given)
+    rows = kept(tmp_path)
+    assert len(rows) == 7
+    bits = {row["arm"]: row["texts"]["swa"]["bits per byte"] for row in rows}
+    assert bits["rows"] < bits["none"]
+    assert "| source model |" in capsys.readouterr().out
+
+
+def test_pieces(data, tmp_path, capsys):
+    tokenizers = tmp_path / "tokenizers" / "own"
+    tokenizers.mkdir(parents=True)
+    (tokenizers / "tokenizer.json").write_text((data / "lm" / "tokenizer.json").read_text())
+    given = ["--model", data / "lm", "--tokenizers", tokenizers.parent, "--texts", f"en={data}/ud-en.txt"]
+    experiment("pieces", *given, "--out", tmp_path / "runs", "--quick")
+    assert len(kept(tmp_path / "runs")) >= 2
+    assert "pieces" in capsys.readouterr().out
+
+
+def labelled(path, seed):
+    """Sentences in which every word of the last 40 is a disease, the 40 before them drugs."""
+    draw, own = random.Random(seed), words("en")
+    lines = []
+    for _ in range(60):
+        for n in draw.choices(range(WORDS), k=8):
+            tag = "B-Disease" if n >= WORDS - 40 else "B-Chemical" if n >= WORDS - 80 and "BC5CDR" in str(path) else "O"
+            lines.append(f"{own[n]}\t{tag}\n")
+        lines.append("\n")
+    path.parent.mkdir(exist_ok=True)
+    with pa.output_stream(str(path), compression="zstd") as stream:
+        stream.write("".join(lines).encode())
+
+
+def test_ktokeniser(tmp_path, capsys):
+    marks = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
+    model = model_with_tokenizer("bert_encoder", tmp_path / "model", **marks)
+    for corpus in ("NCBI-disease-IOB", "BC5CDR-IOB"):
+        for part in ("train", "devel", "test"):
+            labelled(tmp_path / corpus / f"{part}.tsv.zst", f"{corpus} {part}")
+    experiment("ktokeniser", "--model", model, "--data", tmp_path, "--out", tmp_path / "runs", "--quick")
+    arms = {row["arm"] for row in kept(tmp_path / "runs")}
+    assert {"base", "k f=1"} <= arms
+    assert "| entities |" in capsys.readouterr().out
