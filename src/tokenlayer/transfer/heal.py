@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,18 @@ class HealConfig:
             if next(Documents([one]).texts(), None) is None:
                 raise BadText(f"the text {one.path} is empty", hint="give a --heal file with some text in it")
 
+    def check_kind(self, kind: str) -> None:
+        """Refuses what a kind of model or this environment cannot do, before any work.
+
+        Raises:
+            BadOption: distillation for a masked model.
+            MissingExtra: peft is not installed, with `train="lora"`.
+        """
+        if kind == "masked" and self.distill:
+            raise BadOption("distill is for decoders and encoders, this is a masked model", hint="leave out --distill")
+        if self.train == "lora" and find_spec("peft") is None:
+            raise MissingExtra("peft", "train", "--heal-train lora")
+
     def loop(self, seed: int) -> LoopConfig:
         """Steps and rates."""
         rate = self.learning_rate or TRAINED[self.train]
@@ -168,6 +181,7 @@ def heal(
     """
     began = time.perf_counter()
     kind = source.checkpoint.kind
+    config.check_kind(kind)
     model, _ = load_model(folder, kind, dtype="float32", device=device)
     tables = _table_parameters(model, source.checkpoint)
     body = _body_names(model, source.checkpoint, tables) if config.train in ("lora", "all") else {}
@@ -178,7 +192,7 @@ def heal(
     losses = run_loop(trained, micro, config.loop(seed), state=state, about=about, progress=progress)
     parameters = sum(p.numel() for p in trained.values())
     if config.train == "lora":
-        model = _merged(model)
+        _merge_lora(model)
     now = dict(model.named_parameters())
     made = {name: p.detach().cpu() for name, p in tables.items()}
     changed = {stored: now[name].detach().cpu() for stored, name in body.items()}
@@ -222,10 +236,8 @@ def _only(new: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _add_lora(model: Any, config: HealConfig) -> None:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise MissingExtra("peft", "train", "--heal-train lora") from error
+    from peft import LoraConfig, get_peft_model
+
     chosen = LoraConfig(
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
@@ -237,15 +249,14 @@ def _add_lora(model: Any, config: HealConfig) -> None:
         get_peft_model(model, chosen)  # puts its layers into the model itself
 
 
-def _merged(model: Any) -> nn.Module:
+def _merge_lora(model: nn.Module) -> None:
+    """Adds the factors to the layers beside which they stand, and leaves the plain layers."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
         module.merge(safe_merge=True)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, module.get_base_layer())
-    found: nn.Module = model
-    return found
 
 
 def _loss(
@@ -259,8 +270,6 @@ def _loss(
 ) -> CausalLoss | MaskedLoss | LineLoss:
     kind = source.checkpoint.kind
     if kind == "masked":
-        if config.distill:
-            raise BadOption("distill is for decoders and encoders, this is a masked model", hint="leave out --distill")
         return MaskedLoss(model, target, config.mask_rate)
     teacher = None
     if kind == "encoder" or config.distill:

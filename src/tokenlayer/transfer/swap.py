@@ -126,6 +126,8 @@ def swap(
         check_free(out, force=force)
     target_files = load_tokenizer(tokenizer, pre_tokenizer=config.pre_tokenizer)
     with opened_model(model, out.absolute().parent) as source:
+        if config.heal is not None:
+            config.heal.check_kind(source.checkpoint.kind)
         job = _plan(source, target_files, config, progress)
         report = swap_report.begin(job, config, out)
         if why:
