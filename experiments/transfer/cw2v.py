@@ -41,7 +41,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import torch
-from small_lm import bits_per_byte, loss_of, window_batch
+from small_lm import bits_per_byte, cut, loss_of, window_batch
 from torch import nn
 
 from tokenlayer.core.rowplan import Noise, RowPlan, draw_noise
@@ -121,10 +121,6 @@ class Setting:
             texts += cut(self.text["en-us"], self.args.learn_bytes).splitlines()
             write_fasttext(train_vectors(texts, VectorConfig(epochs=3, buckets=100_000)), path)
         return read_vectors(path)
-
-
-def cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode("utf-8", "ignore")
 
 
 def rows_of(start: str, setting: Setting, old: torch.Tensor, seed: int) -> torch.Tensor:

@@ -92,6 +92,11 @@ def read(path: Path) -> list[str]:
     return [part.replace(" @-@ ", "-").replace(" @,@ ", ",").replace(" @.@ ", ".") for part in parts if part]
 
 
+def cut(text: str, size: int) -> str:
+    """The first bytes of a text, without half a character."""
+    return text.encode()[:size].decode("utf-8", "ignore")
+
+
 def untrained(tokenizer: LoadedTokenizer, config: SmallConfig) -> LlamaForCausalLM:
     """The model with new weights."""
     torch.manual_seed(config.seed)

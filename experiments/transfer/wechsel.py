@@ -35,6 +35,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from small_lm import cut
 from torch import nn
 
 from tokenlayer.app import api
@@ -136,10 +137,6 @@ def split(path: Path, args: argparse.Namespace) -> list[str]:
         lines = text.splitlines()
         texts = ["\n".join(lines[n : n + 20]) for n in range(0, len(lines), 20)]
     return texts[:200] if args.quick else texts
-
-
-def cut(text: str, size: int) -> str:
-    return text.encode()[:size].decode("utf-8", "ignore")
 
 
 def vectors_of(code: str, epochs: int, args: argparse.Namespace) -> StaticVectors:
