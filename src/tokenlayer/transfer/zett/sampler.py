@@ -371,7 +371,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+    return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def _gaussian(hashes: np.ndarray, key: np.uint64) -> np.ndarray:
@@ -379,4 +379,4 @@ def _gaussian(hashes: np.ndarray, key: np.uint64) -> np.ndarray:
     bits = _mix(hashes ^ key)
     radius = ((bits >> np.uint64(32)) + 0.5) * 2.0**-32
     angle = (bits & np.uint64(0xFFFFFFFF)) * (2 * np.pi * 2.0**-32)
-    return np.sqrt(-2 * np.log(radius)) * np.cos(angle)
+    return np.asarray(np.sqrt(-2 * np.log(radius)) * np.cos(angle))
