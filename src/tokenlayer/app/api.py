@@ -369,6 +369,57 @@ def terms(
         )
 
 
+def port(
+    finetune: str | Path,
+    base: str | Path,
+    swapped: str | Path,
+    out: str | Path,
+    *,
+    lam: float = 0.5,
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+) -> Report:
+    """Gives a fine-tune the tokenizer that its base model was given, and writes an ordinary folder.
+
+    Args:
+        finetune: folder or hub id of the fine-tune.
+        base: the model that it was tuned from.
+        swapped: what `swap` made of the base.
+        out: the folder to write.
+        lam: share of the swap's change of the body that is added, 0 to 1.
+        force: replace an existing folder.
+        dry_run: compare and report, write nothing.
+        quiet: no progress bars.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; nothing is left behind.
+    """
+    from tokenlayer.app.progress import steps
+    from tokenlayer.app.report import write_report_files
+    from tokenlayer.app.report.command import port_command
+    from tokenlayer.transfer.port import port as run
+
+    flags = {"model": str(finetune), "base": str(base), "swapped": str(swapped), "lambda": lam, "out": str(out)}
+
+    def finish(report: Report, folder: Path) -> None:
+        report.settings["command"] = port_command(flags)
+        write_report_files(report, folder, flags=flags)
+
+    with steps(quiet) as progress:
+        return run(
+            finetune,
+            base,
+            swapped,
+            Path(out),
+            lam=lam,
+            force=force,
+            dry_run=dry_run,
+            finish=finish,
+            progress=progress,
+        )
+
+
 def doctor(what: str | Path) -> Report:
     """Says what is inside a model or tokenizer, and what would break in a swap.
 

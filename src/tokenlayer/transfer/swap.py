@@ -5,7 +5,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.checkpoint_write import needed_bytes, write_checkpoint
 from tokenlayer.models.compare import EvalText, Side, measure
 from tokenlayer.models.loading import OpenedModel, check_device, load_model, opened_model, weight_stamps
-from tokenlayer.models.safetensors_io import read_json
 from tokenlayer.models.score import WindowConfig, start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import verify_checkpoint
@@ -34,7 +33,7 @@ from tokenlayer.transfer.heal import HealConfig, Healed, heal
 from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan
 from tokenlayer.transfer.materials import Materials, given_for
-from tokenlayer.transfer.target import Target, prepare_target
+from tokenlayer.transfer.target import Target, prepare_target, special_ids
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, units done and units in all."""
@@ -210,7 +209,9 @@ def new_table(checkpoint: Checkpoint, name: str, plan: RowPlan) -> Tensor:
     """Returns the new rows (or biases) of one token table of a checkpoint, in the stored dtype."""
     old = checkpoint.read(name)
     recipe = plan if name == checkpoint.rows.input else plan.output or plan
-    return recipe.apply(old) if old.ndim == 2 else recipe.apply(old[:, None])[:, 0].contiguous()
+    if old.ndim == 2:
+        return recipe.apply(old)
+    return (plan.bias or recipe).apply(old[:, None])[:, 0].contiguous()
 
 
 def _plan(source: OpenedModel, wanted: LoadedTokenizer, config: SwapConfig, progress: Progress | None) -> Job:
@@ -284,7 +285,7 @@ def _write(job: Job, folder: Path, config: SwapConfig, report: Report, healed: H
         folder,
         rows=tables,
         vocab_size=job.rows,
-        special_ids=_special_ids(job),
+        special_ids=special_ids(job.source, job.target),
         files=job.target.tokenizer.files(like=job.source.tokenizer),
         token_map=job.target.token_map,
         body={} if healed is None else healed.body,
@@ -292,19 +293,6 @@ def _write(job: Job, folder: Path, config: SwapConfig, report: Report, healed: H
     )
     report.data["checks"] = verify_checkpoint(folder, checkpoint, tables, job.target.tokenizer)
     return notes
-
-
-def _special_ids(job: Job) -> Mapping[str, int | list[int] | None]:
-    """Ids by role; a model that stops at several tokens goes on stopping at each that the target has."""
-    ids = job.target.special_ids()
-    folder = job.source.checkpoint.folder / "generation_config.json"
-    stops = (read_json(folder) if folder.is_file() else {}).get("eos_token_id")
-    stops = stops if stops is not None else job.source.checkpoint.text_config.get("eos_token_id")
-    if isinstance(stops, list):
-        mapped = [job.target.token_map[i] for i in stops if i in job.target.token_map]
-        if mapped:
-            ids["eos_token_id"] = list(dict.fromkeys(mapped))
-    return ids
 
 
 def _side(

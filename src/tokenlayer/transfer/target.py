@@ -12,6 +12,8 @@ from typing import Any
 from tokenlayer.core.errors import choose
 from tokenlayer.core.matching import RoleMatch
 from tokenlayer.core.vocab import ROLES, ByteVocab
+from tokenlayer.models.loading import OpenedModel
+from tokenlayer.models.safetensors_io import read_json
 from tokenlayer.models.score import start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
 from tokenlayer.transfer.parts import Pair
@@ -76,6 +78,19 @@ def prepare_target(
     ready = ready.with_roles(_roles(source.vocab, longer.vocab, token_map))
     pair = Pair(source.vocab, ready.vocab)
     return Target(ready, pair, added, () if added else tuple(lacking), token_map)
+
+
+def special_ids(source: OpenedModel, target: Target) -> dict[str, int | list[int] | None]:
+    """Ids by role for the configs; a model that stops at several tokens goes on stopping at each that is left."""
+    ids = target.special_ids()
+    file = source.checkpoint.folder / "generation_config.json"
+    stops = (read_json(file) if file.is_file() else {}).get("eos_token_id")
+    stops = stops if stops is not None else source.checkpoint.text_config.get("eos_token_id")
+    if isinstance(stops, list):
+        mapped = [target.token_map[i] for i in stops if i in target.token_map]
+        if mapped:
+            ids["eos_token_id"] = list(dict.fromkeys(mapped))
+    return ids
 
 
 def surroundings(tokenizer: LoadedTokenizer) -> tuple[list[int], list[int]]:

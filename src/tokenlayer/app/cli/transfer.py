@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tokenlayer.app.cli import common, terms
+from tokenlayer.app.cli import common, port, terms
 
 app = typer.Typer(help="Give a model another tokenizer.")
 
@@ -301,3 +301,4 @@ def expand(
 
 
 app.command("terms", epilog=terms.EXAMPLE)(terms.terms)
+app.command("port", epilog=port.EXAMPLE)(port.port)

@@ -25,6 +25,13 @@ def terms_command(flags: Mapping[str, Any]) -> str:
     return _without_defaults("transfer terms", terms, [str(flags["model"])], flags)
 
 
+def port_command(flags: Mapping[str, Any]) -> str:
+    """Returns the `tokenlayer transfer port` line of a run, likewise."""
+    from tokenlayer.app.cli.port import port
+
+    return _without_defaults("transfer port", port, [str(flags["model"])], flags)
+
+
 def _without_defaults(command: str, of: Callable[..., Any], positional: list[str], flags: Mapping[str, Any]) -> str:
     defaults = {name: p.default for name, p in inspect.signature(of).parameters.items()}
     rest = {k: v for k, v in flags.items() if k not in ("model", "tokenizer") and v != defaults.get(k)}
