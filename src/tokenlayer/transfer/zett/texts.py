@@ -169,11 +169,12 @@ class _Language:
         if there < queue:
             shorter = max(there, batch_texts)
             warn(
-                f"{source.name} has {there} texts of {source.chars} characters, the queue holds {queue}: "
-                f"it is shortened to {shorter}"
+                f"{source.name}: the queue is shortened from {queue} to {shorter} texts, "
+                f"one pass over the sources gives {there}"
             )
             queue = shorter
         self.pool = SubstringPool(replace(sampler, queue_texts=queue))
+        self._source = source
         self._texts = source.endless()
         self._unread = queue
 
