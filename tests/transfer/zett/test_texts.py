@@ -11,7 +11,8 @@ import pytest
 from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.seeds import numpy_generator
 from tokenlayer.data.documents import Source
-from tokenlayer.transfer.zett.sampler import SamplerConfig, SubstringPool
+from tokenlayer.transfer.zett import sampler
+from tokenlayer.transfer.zett.sampler import SamplerConfig, SubstringPool, pre_tokens
 from tokenlayer.transfer.zett.texts import TrainingTexts, spans
 
 CONFIG = SamplerConfig(vocab_size=450, queue_texts=10, stride=1, noise_median=1e-3)
@@ -128,11 +129,10 @@ def test_going_on_later_is_as_if_it_had_not_stopped(sources, steps):
 
 
 def test_what_is_dropped_again_is_not_counted(sources, monkeypatch):
-    pushed = []
-    plain = SubstringPool._count
-    monkeypatch.setattr(SubstringPool, "_count", lambda pool, new: pushed.append(found := plain(pool, new)) or found)
+    cut = []
+    monkeypatch.setattr(sampler, "pre_tokens", lambda text: cut.append(text) or pre_tokens(text))
     texts_of(sources).batch(500)
-    assert sum(map(len, pushed)) == 10 + 4
+    assert len(cut) == 10 + 4
 
 
 def test_each_pass_takes_other_spans(tmp_path):
@@ -149,8 +149,8 @@ def test_the_seed_decides(sources):
     drawn = [[told(texts.batch(step)) for step in range(8)] for texts in (one, same, other)]
     assert drawn[0] == drawn[1]
     assert [one[1] for one in drawn[0]] != [one[1] for one in drawn[2]]
-    spans_of = [set(islice(texts._of["en"]._texts, 10)) for texts in (one, other)]
-    assert spans_of[0] != spans_of[1]
+    spans_of = [list(texts._of["en"]._source.of_source(0, 0)) for texts in (one, same, other)]
+    assert spans_of[0] == spans_of[1] != spans_of[2]
 
 
 def test_the_place_of_a_file_does_not_matter(tmp_path):
@@ -172,11 +172,18 @@ def test_sources_of_a_language_draw_their_own_spans(tmp_path):
     assert other not in own
 
 
+def test_languages_draw_their_sources_apart(tmp_path):
+    cat, dog = write(tmp_path / "a.txt", "cat"), write(tmp_path / "b.txt", "dog")
+    texts = texts_of([f"{language}:{path}" for language in "xy" for path in (cat, dog)])
+    orders = [["cat" in text for text in islice(texts._of[language]._texts, 60)] for language in "xy"]
+    assert orders[0] != orders[1]
+
+
 def test_peeking_leaves_no_trace(sources):
     texts, plain = texts_of(sources), texts_of(sources)
     unseen = ["a zebra", "two zebras"]
-    before = texts.peek("de", unseen, 3)  # also before its first step
-    assert b"zebra" in before.tokens or b" zebra" in before.tokens
+    filled = list(islice(texts_of(sources)._of["de"]._texts, 10))
+    assert texts.peek("de", unseen, 3).tokens == pooled([*filled, *unseen]).sample(3).tokens  # before its first step
     for step in range(12):
         assert told(texts.batch(step)) == told(plain.batch(step))
         texts.peek("en", unseen, step)
