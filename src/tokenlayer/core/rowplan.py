@@ -37,6 +37,19 @@ class Noise:
 
 
 @dataclass(frozen=True, eq=False)
+class GivenRows:
+    """Rows that no recipe makes: a network predicted them.
+
+    Attributes:
+        ids: int64, shape `(given,)`: which new rows they are.
+        rows: float32, shape `(given, dim)`.
+    """
+
+    ids: Int[Tensor, " given"]
+    rows: Float[Tensor, "given dim"]
+
+
+@dataclass(frozen=True, eq=False)
 class RowPlan:
     """A sparse recipe for a new embedding table: `new = weights @ [old; mean of the support] + noise`.
 
@@ -48,6 +61,8 @@ class RowPlan:
         support: int64, the source ids that mean and noise are computed over (never padded rows).
         noise: what is added on top, or None.
         output: another recipe for the output rows and biases of an untied model; None takes this one for both.
+        bias: another recipe for the biases; None takes that of the output rows.
+        given: rows that take the place of what `weights` gives, or None.
     """
 
     weights: Tensor
@@ -55,6 +70,8 @@ class RowPlan:
     support: Int[Tensor, " support"]
     noise: Noise | None = None
     output: "RowPlan | None" = None
+    bias: "RowPlan | None" = None
+    given: GivenRows | None = None
 
     @staticmethod
     def from_rows(
@@ -152,7 +169,8 @@ class RowPlan:
         shares = torch.cat([self.weights.values(), torch.ones(missing)])
         weights = _csr(longer, columns, shares, (rows, self.old_vocab + 1))
         output = None if self.output is None else self.output.padded(rows)
-        return replace(self, weights=weights, origin=self.origin + ("padding",) * missing, output=output)
+        bias = None if self.bias is None else self.bias.padded(rows)
+        return replace(self, weights=weights, origin=self.origin + ("padding",) * missing, output=output, bias=bias)
 
     def apply(self, old: Float[Tensor, "rows dim"]) -> Float[Tensor, "new_vocab dim"]:
         """Mixes the old rows in float32 and casts back to the dtype of `old`.
@@ -162,7 +180,7 @@ class RowPlan:
         padding and take no part.
 
         Raises:
-            VocabMismatch: `old` has fewer rows than the plan has source tokens.
+            VocabMismatch: `old` has fewer rows than the plan has source tokens, or given rows are of another width.
         """
         if old.shape[0] < self.old_vocab:
             raise VocabMismatch(
@@ -182,7 +200,15 @@ class RowPlan:
         if self.noise is not None:
             for ids, drawn in draw_noise(self.noise, old, self.support):
                 new[ids] = (new[ids].float() + drawn).to(old.dtype)
+        if self.given is not None:
+            self._put_given(new)
         return new
+
+    def _put_given(self, new: Tensor) -> None:
+        assert self.given is not None
+        if self.given.rows.shape[1] != new.shape[1]:
+            raise VocabMismatch(f"the plan holds rows of {self.given.rows.shape[1]} numbers, the table {new.shape[1]}")
+        new[self.given.ids] = self.given.rows.to(new.dtype)
 
     def _plain_rows(self) -> Tensor:
         """Which rows are one source row with weight 1."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,12 +20,12 @@ class Head:
     """A model's output head: `adjust(hidden @ weight.T + bias)`.
 
     Attributes:
-        module: the linear layer, whose input can be captured.
+        module: the linear layer, whose input can be captured; or one with rows and bias from outside.
         adjust: what the model does to logits afterwards (soft cap, scale).
         vocab: number of rows that belong to tokens; the rows after them are padding and get no probability.
     """
 
-    module: nn.Linear
+    module: Any
     adjust: Callable[[Tensor], Tensor]
     vocab: int
 
@@ -73,7 +74,7 @@ def captured_hidden(head: Head) -> Iterator[list[Tensor]]:
         seen.append(hidden)
         return hidden[..., :1]
 
-    head.module.forward = capture  # type: ignore[method-assign, assignment]
+    head.module.forward = capture
     try:
         yield seen
     finally:

@@ -40,6 +40,7 @@ class HullCheck:
         unnormalised: rows whose shares do not sum to 1.
         noisy: rows with noise on top.
         raised: rows whose bias is above the same mixture of the old biases.
+        given: rows that are no mixture at all: a network predicted them.
     """
 
     rows: int
@@ -47,11 +48,12 @@ class HullCheck:
     unnormalised: tuple[int, ...]
     noisy: tuple[int, ...]
     raised: tuple[int, ...] = ()
+    given: tuple[int, ...] = ()
 
     @property
     def unsafe(self) -> tuple[int, ...]:
         """All of these rows, ascending."""
-        return tuple(sorted({*self.negative, *self.unnormalised, *self.noisy, *self.raised}))
+        return tuple(sorted({*self.negative, *self.unnormalised, *self.noisy, *self.raised, *self.given}))
 
     @property
     def safe(self) -> bool:
@@ -63,7 +65,7 @@ class HullCheck:
         if self.safe:
             return f"all {self.rows} rows are mixtures of old rows: greedy decoding cannot change"
         kinds = {"negative shares": self.negative, "shares that do not sum to 1": self.unnormalised}
-        kinds |= {"noise": self.noisy, "a raised bias": self.raised}
+        kinds |= {"noise": self.noisy, "a raised bias": self.raised, "predicted numbers": self.given}
         named = ", ".join(f"{len(ids)} have {what}" for what, ids in kinds.items() if ids)
         return f"{len(self.unsafe)} of {self.rows} rows may leave the convex hull of the old rows: {named}"
 
@@ -92,7 +94,8 @@ def check_hull(
     unnormalised = ((sums - 1).abs() > SUM_TOLERANCE).nonzero()[:, 0].tolist()
     noisy = [] if plan.noise is None or plan.noise.scale == 0 else plan.noise.rows.tolist()
     raised = _raised(plan, old_bias, new_bias)
-    return HullCheck(plan.new_vocab, tuple(negative), tuple(unnormalised), tuple(noisy), tuple(raised))
+    given = () if plan.given is None else tuple(plan.given.ids.tolist())
+    return HullCheck(plan.new_vocab, tuple(negative), tuple(unnormalised), tuple(noisy), tuple(raised), given)
 
 
 def _raised(plan: RowPlan, old_bias: Tensor | None, new_bias: Tensor | None) -> list[int]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tokenlayer.core.errors import BadOption, choose
@@ -15,6 +17,8 @@ from tokenlayer.transfer.omp import omp
 from tokenlayer.transfer.parts import Pair, untrained
 from tokenlayer.transfer.pieces import pieces
 from tokenlayer.transfer.wechsel import WechselConfig, wechsel
+from tokenlayer.transfer.zett.files import check_source, load_hypernet
+from tokenlayer.transfer.zett.predict import PredictConfig, source_table, zett
 
 Drawing = TypeVar("Drawing", WechselConfig, OfaConfig)
 
@@ -89,7 +93,12 @@ def _cw2v(given: Given, seed: int) -> RowPlan:
     return replace(found.plan, output=found.output_plan)
 
 
-PRESETS: dict[str, dict[str, Callable[[], Any]]] = {"cw2v": {"fast": Cw2vConfig.fast}, "wechsel": {}, "ofa": {}}
+PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
+    "cw2v": {"fast": Cw2vConfig.fast},
+    "wechsel": {},
+    "ofa": {},
+    "zett": {},
+}
 """Names that `Materials.init_config` may hold for the initialisers that have a config of their own."""
 
 
@@ -99,6 +108,30 @@ def _drawing(init: str, config: type[Drawing], given: Given) -> Drawing:
     if found.seed != config().seed:
         raise BadOption(f"seed in {given.materials.init_config} is {found.seed}", hint="give it by --seed")
     return found
+
+
+def _zett(given: Given, seed: int) -> RowPlan:
+    if given.rows is None:
+        raise BadOption("init zett needs the rows of a model")
+    saved = load_hypernet(Path(given.materials.hypernet))
+    input_rows, output_rows = given.rows(), None if given.output_rows is None else given.output_rows()
+    check_source(
+        saved,
+        given.pair.source,
+        dim=input_rows.shape[1],
+        tied=output_rows is None,
+        where=given.materials.hypernet,
+    )
+    tell = given.progress
+    return zett(
+        given.pair,
+        saved.network,
+        source_table(input_rows, output_rows),
+        own_config("zett", PredictConfig, given.materials.init_config, PRESETS["zett"]),
+        device=given.device,
+        progress=None if tell is None else partial(tell, "predicting rows, tokens"),
+        warn=given.warn,
+    )
 
 
 def _counted(given: Given, step: str) -> Progress | None:
@@ -180,6 +213,13 @@ INITIALISERS: dict[str, Initialiser] = {
         "copy shared tokens, others are convex mixtures of source rows that word2vec learns on the texts",
         "Mundra et al., CW2V, CoNLL 2024",
         needs=("texts",),
+    ),
+    "zett": Initialiser(
+        _zett,
+        False,
+        "a hypernetwork, trained once for the model, predicts all rows from the source pieces that spell a token",
+        "Minixhofer et al., Zero-Shot Tokenizer Transfer, NeurIPS 2024",
+        needs=("hypernet",),
     ),
 }
 

@@ -46,6 +46,8 @@ class Materials:
     """The word list goes from target to source."""
     donor: str = ""
     """A model whose own tokenizer is the target."""
+    hypernet: str = ""
+    """Folder of a hypernetwork that was trained for the model."""
     vector_epochs: int = 20
     """Passes over the texts when word vectors are trained from them; 5 aligned far worse (docs/results/wechsel.md)."""
     init_config: str = ""
@@ -64,6 +66,7 @@ class Materials:
             "source texts": bool(self.source_texts),
             "aligned vectors": both or files or (sides and bool(self.dictionary)),
             "donor": bool(self.donor),
+            "hypernet": bool(self.hypernet),
         }
         return frozenset(name for name, there in known.items() if there)
 
@@ -74,6 +77,7 @@ OPTIONS = {
     "aligned vectors": "--texts, --source-texts and --dictionary; or --vectors and --source-vectors; or --vectors FILE "
     "that serves both languages",
     "donor": "--donor MODEL",
+    "hypernet": "--hypernet FOLDER, which `tokenlayer transfer hypernet` writes",
 }
 """What to type for each thing that `Materials.have` names."""
 

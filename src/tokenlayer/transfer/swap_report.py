@@ -25,6 +25,7 @@ REASONS = {
     "cw2v": "learned from the texts, not derived from its text",
     "unseen": "not in the texts, left at the mean row",
     "mean": "the mean row",
+    "predicted": "predicted by the hypernetwork",
 }
 """What a row comes from, by rule; rows of other rules were drawn."""
 

@@ -1,0 +1,66 @@
+"""A language model that runs with token rows from outside: a hypernetwork's, or rows made for one text."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tokenlayer.core.errors import BadCheckpoint
+from tokenlayer.models.losses import Head, captured_hidden, head_of
+
+
+class OutsideRows:
+    """A model whose input rows, output rows and output bias are given at each call; gradients flow into them.
+
+    Args:
+        model: a causal or masked language model; it is only read.
+        vocab: its tokens.
+
+    Raises:
+        BadCheckpoint: the model has no output head, or its token table is not a plain one.
+    """
+
+    def __init__(self, model: Any, vocab: int) -> None:
+        self.model = model
+        self.head = head_of(model, vocab)
+        self.table: Tensor = self.model.get_input_embeddings().weight
+        names = [name for name, parameter in model.named_parameters() if parameter is self.table]
+        if len(names) != 1:
+            raise BadCheckpoint(f"{type(model).__name__} has no input table that could be given from outside")
+        self._name = names[0]
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        real: Bool[Tensor, "batch seq"],
+        rows: Float[Tensor, "vocab dim"],
+        **more: Tensor,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """What the head would be given, for ids that count `rows`.
+
+        Args:
+            ids: row numbers.
+            real: which positions are no padding.
+            rows: input rows; cast to the dtype of the model's own.
+            more: further inputs of the model.
+        """
+        given = {self._name: rows.to(self.table.dtype)}
+        inputs = {"input_ids": ids, "attention_mask": real.long(), **more}
+        if hasattr(self.model.config, "use_cache"):
+            inputs["use_cache"] = False  # type: ignore[assignment]
+        with captured_hidden(self.head) as seen:
+            torch.func.functional_call(self.model, given, kwargs=inputs, tie_weights=False)
+        return seen[0]
+
+    def head_with(self, rows: Float[Tensor, "vocab dim"], bias: Float[Tensor, " vocab"] | None) -> Head:
+        """The output head with other rows; the model's own bias takes no part."""
+        return Head(GivenRows(rows, bias), self.head.adjust, len(rows))
+
+
+class GivenRows(nn.Module):
+    """A head's rows and bias, with whatever gradient they have."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.weight, self.bias = weight, bias
