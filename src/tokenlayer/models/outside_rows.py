@@ -24,11 +24,12 @@ class OutsideRows:
     def __init__(self, model: Any, vocab: int) -> None:
         self.model = model
         self.head = head_of(model, vocab)
-        self.table: Tensor = self.model.get_input_embeddings().weight
-        names = [name for name, parameter in model.named_parameters() if parameter is self.table]
-        if len(names) != 1:
+        module = self.model.get_input_embeddings()
+        names = [name for name, one in model.named_modules() if one is module]
+        if len(names) != 1 or not isinstance(getattr(module, "weight", None), nn.Parameter):
             raise BadCheckpoint(f"{type(model).__name__} has no input table that could be given from outside")
-        self._name = names[0]
+        self.table: Tensor = module.weight
+        self._name = f"{names[0]}.weight"  # the table's own: a tied head may come first among the parameters
 
     def hidden(
         self,
