@@ -11,11 +11,13 @@ a score is count times bytes, where the code counts two for each byte that its a
 occurs twice in a batch counts twice; where not even the noise tells two substrings apart, the smaller bytes win.
 """
 
+import re
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nsmallest
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +28,7 @@ from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.seeds import numpy_generator
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers.models import Unigram
 
 SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The pattern of the pre-tokenizer that all sampled and target tokenizers share; zett/utils.py."""
@@ -35,6 +37,10 @@ NEVER = -1e5
 MARKS = (b" ", b"\n", b"\t")
 """Characters whose runs are tokens of every sampled vocabulary."""
 _FIND = regex.compile(SPLIT).findall
+_FIND_ASCII = re.compile(
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?[a-zA-Z]+| ?[0-9]+| ?[^\t-\r a-zA-Z0-9]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+"
+).findall
+"""The same for ASCII texts, in a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -110,22 +116,23 @@ class SampledVocab:
             BadText: a text holds a lone surrogate, which has no bytes.
         """
         cuts = [pre_tokens(text) for text in texts]
-        new = list({word: None for cut in cuts for word in cut if word not in self._known})
-        found = self._model.encode_batch_fast([to_alphabet(word.encode()) for word in new], add_special_tokens=False)
-        self._known.update((word, one.ids) for word, one in zip(new, found, strict=True))
-        return [[i for word in cut for i in self._known[word]] for cut in cuts]
+        known, find = self._known, self._model.tokenize
+        for word in {word: None for cut in cuts for word in cut if word not in known}:
+            known[word] = [token.id for token in find(to_alphabet(word.encode()))]
+        return [[i for word in cut for i in known[word]] for cut in cuts]
 
     @cached_property
     def _known(self) -> dict[str, list[int]]:
         return {}
 
     @cached_property
-    def _model(self) -> "Tokenizer":
+    def _model(self) -> "Unigram":
         """The Viterbi search of `tokenizers`; every character of the alphabet is a token, so none is unknown."""
-        from tokenizers import Tokenizer, models
+        from tokenizers.models import Unigram
 
-        names = [to_alphabet(token) for token in self.tokens]
-        return Tokenizer(models.Unigram(list(zip(names, self.logprobs.tolist(), strict=True))))
+        whole, ends = to_alphabet(b"".join(self.tokens)), accumulate(map(len, self.tokens), initial=0)
+        names = [whole[start:end] for start, end in pairwise(ends)]
+        return Unigram(list(zip(names, self.logprobs.tolist(), strict=True)))
 
 
 class SubstringPool:
@@ -267,8 +274,13 @@ class _Table:
             ties = nsmallest(most - len(above), ((self.names[slots[i]], i) for i in np.flatnonzero(shares == least)))
             kept = np.concatenate([above, np.array([i for _, i in ties], np.int64)])
             slots, shares = slots[kept], shares[kept]
-        named = sorted(zip((-shares).tolist(), (self.names[slot] for slot in slots.tolist()), strict=True))
-        return [name for _, name in named], -np.array([share for share, _ in named])
+        order = np.argsort(-shares)
+        shares, names = shares[order], [self.names[slot] for slot in slots[order].tolist()]
+        steps = [0, *(np.flatnonzero(np.diff(shares)) + 1).tolist(), len(shares)]
+        for start, end in pairwise(steps):
+            if end > start + 1:
+                names[start:end] = sorted(names[start:end])
+        return names, shares
 
     def _add_slots(self, pretokens: list[str]) -> None:
         """Enumerates the substrings of new pre-tokens."""
@@ -333,8 +345,8 @@ def pre_tokens(text: str) -> list[str]:
     Raises:
         BadText: the text holds a lone surrogate.
     """
-    if not text:
-        return []
+    if text.isascii():
+        return _FIND_ASCII(" " + text) if text else []
     try:
         text.encode()
     except UnicodeEncodeError as error:
