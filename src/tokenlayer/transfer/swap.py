@@ -34,6 +34,7 @@ from tokenlayer.transfer.hull import check_hull, greedy_changes
 from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan
 from tokenlayer.transfer.materials import Materials, given_for
 from tokenlayer.transfer.target import Target, prepare_target, special_ids
+from tokenlayer.transfer.zett.byte_level import to_byte_level
 
 Progress = Callable[[str, int, int], None]
 """Called with a step's name, units done and units in all."""
@@ -71,6 +72,8 @@ class SwapConfig:
     """For initialisers that draw rows, and for training."""
     pre_tokenizer: str | None = None
     """Pre-tokenizer of a bare tiktoken rank file."""
+    byte_level: bool = False
+    """Rewrites the tokenizer in bytes first, so that it spells every text: see `transfer.zett.byte_level`."""
 
     def __post_init__(self) -> None:
         if choose("init", self.init, [*INITIALISERS, AUTO]) != AUTO:
@@ -124,6 +127,8 @@ def swap(
     if not dry_run:
         check_free(out, force=force)
     target_files = load_tokenizer(tokenizer, pre_tokenizer=config.pre_tokenizer)
+    if config.byte_level:
+        target_files = to_byte_level(target_files).tokenizer
     with opened_model(model, out.absolute().parent) as source:
         if config.heal is not None:
             config.heal.check_kind(source.checkpoint.kind)

@@ -3,15 +3,19 @@
 import json
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.tiny_tokenizers import FAMILIES, SENTENCES, sentencepiece_bpe, unigram
+from tests.tiny_swaps import load, model_with_tokenizer
+from tests.tiny_tokenizers import FAMILIES, SENTENCES, sentencepiece_bpe, unigram, write
 
+from tokenlayer.app.cli import main
 from tokenlayer.core.byte_alphabet import from_alphabet_or_none, to_alphabet
 from tokenlayer.core.errors import BadTokenizer
 from tokenlayer.core.vocab import Kind
-from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.models.tokenizer_files import LoadedTokenizer, load_tokenizer
 from tokenlayer.models.verify import PROBES
+from tokenlayer.transfer.swap import SwapConfig, swap
 from tokenlayer.transfer.zett.byte_level import BYTE_SCORE, to_byte_level, white_runs
 
 STRANGE = ("", " ", "☃ ✂ 𝒳 a☃b", "hello\x00\x01 x", "𠮷野家で", "a" * 500)
@@ -285,3 +289,31 @@ def test_a_pre_tokenizer_that_sees_other_spaces_is_told():
     assert any(
         "the pre-tokenizer Whitespace sees spaces" in one for one in to_byte_level(loaded(json.dumps(data))).warnings
     )
+
+
+def test_a_model_can_be_given_the_rewritten_tokenizer(tmp_path, capsys):
+    source = model_with_tokenizer("tied_llama", tmp_path / "source")
+    target = write(tmp_path / "target", unigram(500, False))
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["swap", str(source), str(target), "--byte-level", "--out", str(out), "--json"])
+    printed = capsys.readouterr()
+    assert stop.value.code == 0, printed.err
+    report = json.loads(printed.out)
+    added = len(load_tokenizer(out).vocab) - len(load_tokenizer(target).vocab)
+    assert f"{added} of the 256 bytes had no token and got one" in report["warnings"]
+    assert "--byte-level" in report["settings"]["command"]
+    text = "a ☃ 𝒳"
+    assert load_tokenizer(out).decode_bytes(load_tokenizer(out).encode(text)) == b" " + text.encode()
+    old, new = load_tokenizer(source).vocab, load_tokenizer(out).vocab
+    rows = [load(one).get_input_embeddings().weight for one in (source, out)]
+    assert torch.equal(rows[1][new.find(b"\xe2")], rows[0][old.find(b"\xe2")])
+
+
+def test_tokens_with_the_same_bytes_have_the_same_row(tmp_path):
+    source = model_with_tokenizer("tied_llama", tmp_path / "source")
+    target = write(tmp_path / "target", sentencepiece_bpe())
+    swap(source, target, tmp_path / "out", SwapConfig(byte_level=True))
+    rows = load(tmp_path / "out").get_input_embeddings().weight
+    for i, owner in list(to_byte_level(load_tokenizer(target)).duplicates.items())[:20]:
+        assert torch.equal(rows[i], rows[owner])

@@ -77,6 +77,9 @@ def swap(
         str, typer.Option(help="Control tokens that the model uses and TOKENIZER lacks: add, keep.")
     ] = "add",
     pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
+    byte_level: Annotated[
+        bool, typer.Option("--byte-level", help="Rewrite TOKENIZER in bytes first: same ids, nothing unknown.")
+    ] = False,
     pad_multiple: Annotated[int, typer.Option(min=1, help="Round the number of rows up to a multiple of this.")] = 1,
     split: Annotated[
         bool, typer.Option("--split", help="Tables in a file of their own: later swaps link the other one.")
@@ -122,6 +125,7 @@ def swap(
         distill=distill,
         specials=specials,
         pre_tokenizer=pre_tokenizer,
+        byte_level=byte_level,
         pad_multiple=pad_multiple,
         split=split,
         check_hull=check_hull,

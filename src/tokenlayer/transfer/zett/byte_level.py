@@ -95,10 +95,11 @@ def to_byte_level(tokenizer: LoadedTokenizer, *, consistent_whitespace: bool = F
     built = draft.build_characters() if kind == "BPE" and family != "byte-level" else (0, 0)
     renamed = draft.regular_whitespace() if consistent_whitespace else 0
     data = draft.data() if family == "byte-level" else _with_stages(draft.data(), kind, tokenizer.data, draft.known())
-    made = _loaded(tokenizer, data, draft)
-    warnings = [*made.vocab.lossy, *draft.warnings(), *_stage_warnings(tokenizer.data, kind, family)]
+    notes = [*draft.notes(built[0]), *_stage_warnings(tokenizer.data, kind, family)]
+    made = _loaded(tokenizer, data, draft, notes)
+    warnings = (*made.vocab.lossy, *notes)
     return ByteLevelTokenizer(
-        made, tuple(draft.added), built[0], built[1], lost, dict(draft.duplicates), renamed, tuple(warnings)
+        made, tuple(draft.added), built[0], built[1], lost, dict(draft.duplicates), renamed, warnings
     )
 
 
@@ -212,11 +213,19 @@ class _Draft:
             model["merges"] = [[a, b] for a, b in self.merges]
         return {**self.source, "model": model}
 
-    def warnings(self) -> list[str]:
-        """What happened to tokens with the same bytes."""
-        shown = ", ".join(self.vocab.label(i) for i in list(self.duplicates)[:3])
-        said = f"{len(self.duplicates)} tokens stand for the bytes of another one and are out of use, such as {shown}"
-        return [said] if self.duplicates else []
+    def notes(self, pieces: int) -> list[str]:
+        """What was appended, and what happened to tokens with the same bytes, one sentence each."""
+        said = []
+        if self.added:
+            said.append(f"{len(self.added)} of the 256 bytes had no token and got one")
+        if pieces:
+            said.append(f"{pieces} tokens were appended that only build characters; no text is cut into them")
+        if self.duplicates:
+            shown = ", ".join(self.vocab.label(i) for i in list(self.duplicates)[:3])
+            said.append(
+                f"{len(self.duplicates)} tokens stand for the bytes of another one and are out of use, such as {shown}"
+            )
+        return said
 
 
 def white_runs() -> list[bytes]:
@@ -311,9 +320,9 @@ def _stage_warnings(old: Mapping[str, Any], kind: str, family: str) -> list[str]
     return said
 
 
-def _loaded(tokenizer: LoadedTokenizer, data: dict[str, Any], draft: _Draft) -> LoadedTokenizer:
+def _loaded(tokenizer: LoadedTokenizer, data: dict[str, Any], draft: _Draft, notes: list[str]) -> LoadedTokenizer:
     """The new tokenizer; its vocabulary knows the bytes of tokens that are out of use, too."""
-    made = replace(tokenizer, data=data, roles=tokenizer.vocab.roles)
+    made = replace(tokenizer, data=data, roles=tokenizer.vocab.roles, warnings=(*tokenizer.warnings, *notes))
     if draft.duplicates:
         made.__dict__["vocab"] = _with_duplicates(made.vocab, draft)
     return made
