@@ -318,6 +318,12 @@ def test_long_pre_tokens():
     assert b"".join(vocab.tokens[i] for i in vocab.encode([text])[0]) == (" " + text).encode()
 
 
+def test_blank_texts_give_bytes_and_runs_alone():
+    vocab = pooled(["\n\n  \n"], changed(noise=True)).sample(0)
+    assert len(vocab) == FIXED
+    assert [vocab.tokens[i] for i in vocab.encode([" \n\n"])[0]] == [b"  ", b"\n\n"]
+
+
 def test_the_rarest_substring_gives_the_bytes_their_probability():
     pool = pooled(["aab", "aab"], changed())
     counts = plain_counts(["aab", "aab"], SMALL)
