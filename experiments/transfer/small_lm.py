@@ -12,6 +12,7 @@ import argparse
 import io
 import json
 import random
+import shutil
 import tempfile
 import time
 import zipfile
@@ -76,7 +77,7 @@ def small_lm(folder: Path, texts: Sequence[Path], config: SmallConfig = SmallCon
     model = untrained(tokenizer, config)
     train(model, tokenizer, documents, config, folder)
     model.save_pretrained(folder)
-    (folder / "state").unlink(missing_ok=True)
+    shutil.rmtree(folder / "state", ignore_errors=True)
     return folder
 
 

@@ -78,7 +78,7 @@ def test_a_run_that_stops_twice_ends_with_the_same_bits(tmp_path):
     whole, data = problem()
     config = LoopConfig(STEPS, 0.05, save_seconds=0.0)
     expected = run_loop(dict(whole.named_parameters()), parts_of(whole, data), config)
-    state = tmp_path / "state.safetensors"
+    state = tmp_path / "state"
     for stop in (2, 5, None):
         model, _ = problem()
 
@@ -94,7 +94,7 @@ def test_a_run_that_stops_twice_ends_with_the_same_bits(tmp_path):
                 run_loop(parameters, parts, config, state=state, after_step=stopping)
     assert losses == expected
     assert same(state_of(model), state_of(whole))
-    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
 def test_dropout_is_drawn_from_the_seed_and_not_from_the_global_state():
@@ -112,7 +112,7 @@ def test_dropout_is_drawn_from_the_seed_and_not_from_the_global_state():
 
 def test_state_of_other_settings_is_refused(tmp_path):
     model, data = problem()
-    state = tmp_path / "state.safetensors"
+    state = tmp_path / "state"
     parameters = dict(model.named_parameters())
     run_loop(parameters, parts_of(model, data), LoopConfig(STEPS, 0.05, save_seconds=0.0), state=state)
     for config, some in (

@@ -155,7 +155,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(tmp_path, text, monk
     monkeypatch.setattr("tokenlayer.transfer.heal.SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         healed(tmp_path, text, out="part")
-    assert healing_state(tmp_path / "part").is_file()
+    assert healing_state(tmp_path / "part").is_dir()
     assert not (tmp_path / "part").exists()
     stop_at.clear()
     with pytest.raises(BadOption, match="was left by a run with other settings"):

@@ -1,7 +1,7 @@
 """What the engine trains: the `Objective` protocol, its phases, schedules, parameter groups and undivided losses.
 
-A step of the engine: the micro-batches of the step -> `corrupt` each of them -> add up their `counts` over micro-batches
-and processes -> `losses` of each, divided by those counts -> one step of the optimiser. A loss of several parts (a
+A step of the engine: the micro-batches of the step -> `corrupt` each -> add up their `counts` over micro-batches and
+processes -> `losses` of each, divided by those counts -> one step of the optimiser. A loss of several parts (a
 generator's and a discriminator's) thus has for each part the mean over its own count, however the batch was cut.
 """
 
@@ -40,7 +40,7 @@ class Schedule:
     """The highest rate, at the end of the warm-up."""
     kind: str = "linear"
     """After the warm-up: linear or cosine to the floor, or constant."""
-    warmup: float = 0.1
+    warmup: float | int = 0.1
     """In which the rate rises from zero: a share of the phase's steps, or, as an `int`, a number of steps."""
     floor: float = 0.0
     """Share of the peak that the decay ends at."""
@@ -167,8 +167,12 @@ class Objective(Protocol):
         return 0.0
 
     def export(self, folder: Path) -> None:
-        """Writes what was trained as ordinary folders."""
-        raise NotImplementedError(f"{type(self).__name__} has no export")
+        """Writes what was trained as ordinary folders.
+
+        Raises:
+            BadOption: the objective has nothing to write.
+        """
+        raise BadOption(f"{type(self).__name__} writes no folder", hint="save its networks yourself")
 
 
 def decay_groups(modules: Mapping[str, nn.Module]) -> list[ParameterGroup]:

@@ -169,7 +169,7 @@ def heal(
         starts: the token before a text, of the source and of the target tokenizer.
         seed: same seed, same weights (on one machine and device).
         device: where to train; on a GPU with bfloat16 activations over float32 weights.
-        state: file from which a run that was stopped goes on; see `run_loop`.
+        state: folder from which a run that was stopped goes on; see `run_loop`.
         about: see `run_loop`.
         progress: called with steps done and steps in all.
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -153,13 +154,13 @@ def swap(
             report.add("peak memory", peak_memory_mb(), "MB")
             if finish is not None:
                 finish(report, folder)
-    healing_state(out).unlink(missing_ok=True)
+    shutil.rmtree(healing_state(out), ignore_errors=True)
     return report
 
 
 def healing_state(out: Path) -> Path:
-    """The file beside `out` from which training goes on when the same swap is run again."""
-    return out.absolute().parent / f".{out.absolute().name}.healing.safetensors"
+    """The folder beside `out` from which training goes on when the same swap is run again."""
+    return out.absolute().parent / f".{out.absolute().name}.healing"
 
 
 @dataclass(frozen=True, eq=False)
