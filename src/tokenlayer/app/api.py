@@ -24,6 +24,7 @@ def swap(
     dictionary: str | Path = "",
     swap_dictionary: bool = False,
     donor: str | Path = "",
+    hypernet: str | Path = "",
     init_config: str | Path = "",
     exclude_untrained: bool = False,
     heal: Sequence[str] = (),
@@ -45,13 +46,14 @@ def swap(
         eval: `FILE[:LANG]` of each text to score before and after: text, JSON lines, Parquet, a folder, also .zst.
         eval_bytes: bytes of each text that are scored.
         generate: prompts to continue greedily before and after.
-        texts: what initialisers need, as the eight that follow: see `tokenlayer.transfer.materials.Materials`.
+        texts: what initialisers need, as the nine that follow: see `tokenlayer.transfer.materials.Materials`.
         source_texts: see `Materials`.
         vectors: see `Materials`.
         source_vectors: see `Materials`.
         dictionary: see `Materials`.
         swap_dictionary: see `Materials`.
         donor: see `Materials`.
+        hypernet: see `Materials`.
         init_config: see `Materials`.
         exclude_untrained: see `Materials`.
         heal: `[GROUP[=WEIGHT]:]PATH` of each text to train on after the swap.
@@ -83,6 +85,7 @@ def swap(
         "dictionary": str(dictionary),
         "swap_dictionary": swap_dictionary,
         "donor": str(donor),
+        "hypernet": str(hypernet),
         "init_config": str(init_config),
         "exclude_untrained": exclude_untrained,
     }
@@ -418,6 +421,64 @@ def port(
             finish=finish,
             progress=progress,
         )
+
+
+def hypernet(
+    model: str | Path,
+    texts: Sequence[str],
+    out: str | Path,
+    *,
+    preset: str = "paper",
+    steps: int | None = None,
+    changes: Mapping[str, Any] | None = None,
+    force: bool = False,
+    dry_run: bool = False,
+    quiet: bool = True,
+    **options: Any,
+) -> Report:
+    """Trains a hypernetwork for a model, which then serves any tokenizer, and writes it as a folder.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        texts: `[LANGUAGE[=WEIGHT]:]PATH` of each text to train on.
+        out: the folder to write.
+        preset: paper or small: the numbers to begin with.
+        steps: all steps; the stages keep their shares.
+        changes: fields of `tokenlayer.transfer.zett.config.ZettConfig` (and `vocab_size` of its sampler) that differ
+            from the preset; None keeps the preset's.
+        force: replace an existing folder.
+        dry_run: say how large and how slow it would be, write nothing.
+        quiet: no progress bars.
+        options: the other fields of `tokenlayer.transfer.zett.train.HypernetRun`.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; a stopped run keeps its state.
+    """
+    from dataclasses import replace
+
+    from tokenlayer.app.progress import steps as shown
+    from tokenlayer.app.report import write_report_files
+    from tokenlayer.app.report.command import hypernet_command
+    from tokenlayer.transfer.zett.config import ZettConfig
+    from tokenlayer.transfer.zett.train import HypernetRun, train_hypernet
+
+    given = {name: value for name, value in (changes or {}).items() if value is not None}
+    training = ZettConfig.preset(preset)
+    training = training if steps is None else training.scaled(steps)
+    sampled = {"vocab_size": given.pop("vocab_size")} if "vocab_size" in given else {}
+    training = replace(training, **given, sampler=replace(training.sampler, **sampled))
+    config = HypernetRun(tuple(texts), training, **options)
+    flags: dict[str, Any] = {"model": str(model), "texts": list(texts), "out": str(out), "preset": preset}
+    flags |= {"steps": steps, **given, **sampled, **options}
+    flags["dtype"] = flags.pop("precision", "float32")
+    flags = {name: value for name, value in flags.items() if value is not None}
+
+    def finish(report: Report, folder: Path) -> None:
+        report.settings["command"] = hypernet_command(flags)
+        write_report_files(report, folder, flags=flags)
+
+    with shown(quiet) as progress:
+        return train_hypernet(model, Path(out), config, force=force, dry_run=dry_run, finish=finish, progress=progress)
 
 
 def doctor(what: str | Path) -> Report:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tokenlayer.app.cli import common, port, terms
+from tokenlayer.app.cli import hypernet as hypernet_command
 
 app = typer.Typer(help="Give a model another tokenizer.")
 
@@ -58,6 +59,9 @@ def swap(
         bool, typer.Option("--swap-dictionary", help="The word list goes from target to source.")
     ] = False,
     donor: Annotated[str, typer.Option(metavar="MODEL", help="A model whose own tokenizer is TOKENIZER.")] = "",
+    hypernet: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Of `tokenlayer transfer hypernet MODEL`, for --init zett.")
+    ] = "",
     init_config: Annotated[
         str, typer.Option(metavar="NAME|TOML", help="Settings of --init: `fast` (for cw2v), or a file with its fields.")
     ] = "",
@@ -116,6 +120,7 @@ def swap(
         dictionary=dictionary,
         swap_dictionary=swap_dictionary,
         donor=donor,
+        hypernet=hypernet,
         init_config=init_config,
         exclude_untrained=exclude_untrained,
         heal=heal or [],
@@ -163,6 +168,7 @@ def explain(
     dictionary: Annotated[str, typer.Option(metavar="TSV", help="As for swap.")] = "",
     swap_dictionary: Annotated[bool, typer.Option("--swap-dictionary", help="As for swap.")] = False,
     donor: Annotated[str, typer.Option(metavar="MODEL", help="As for swap.")] = "",
+    hypernet: Annotated[str, typer.Option(metavar="FOLDER", help="As for swap.")] = "",
     init_config: Annotated[str, typer.Option(metavar="NAME|TOML", help="As for swap.")] = "",
     pre_tokenizer: Annotated[str | None, typer.Option(help="Pre-tokenizer of a bare tiktoken file.")] = None,
     seed: common.Seed = 0,
@@ -188,6 +194,7 @@ def explain(
         dictionary=dictionary,
         swap_dictionary=swap_dictionary,
         donor=donor,
+        hypernet=hypernet,
         init_config=init_config,
         pre_tokenizer=pre_tokenizer,
         seed=seed,
@@ -222,6 +229,7 @@ def compare(
     source_vectors: Annotated[str, typer.Option(metavar="FILE", help="Word vectors of MODEL's language.")] = "",
     dictionary: Annotated[list[str] | None, typer.Option(metavar="[NAME:]TSV", help="Word list.")] = None,
     donor: Annotated[list[str] | None, typer.Option(metavar="[NAME:]MODEL", help="Model of that tokenizer.")] = None,
+    hypernet: Annotated[str, typer.Option(metavar="FOLDER", help="As for swap.")] = "",
     init_config: Annotated[
         str, typer.Option(metavar="NAME|TOML", help="As for swap, for the inits that have a config of their own.")
     ] = "",
@@ -250,6 +258,7 @@ def compare(
             "source_vectors": source_vectors,
             "dictionary": tuple(dictionary or ()),
             "donor": tuple(donor or ()),
+            "hypernet": hypernet,
             "init_config": init_config,
         },
         dtype=dtype,
@@ -306,3 +315,4 @@ def expand(
 
 app.command("terms", epilog=terms.EXAMPLE)(terms.terms)
 app.command("port", epilog=port.EXAMPLE)(port.port)
+app.command("hypernet", epilog=hypernet_command.EXAMPLE)(hypernet_command.hypernet)

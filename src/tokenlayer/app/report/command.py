@@ -32,6 +32,13 @@ def port_command(flags: Mapping[str, Any]) -> str:
     return _without_defaults("transfer port", port, [str(flags["model"])], flags)
 
 
+def hypernet_command(flags: Mapping[str, Any]) -> str:
+    """Returns the `tokenlayer transfer hypernet` line of a run, likewise."""
+    from tokenlayer.app.cli.hypernet import hypernet
+
+    return _without_defaults("transfer hypernet", hypernet, [str(flags["model"])], flags)
+
+
 def _without_defaults(command: str, of: Callable[..., Any], positional: list[str], flags: Mapping[str, Any]) -> str:
     defaults = {name: p.default for name, p in inspect.signature(of).parameters.items()}
     rest = {k: v for k, v in flags.items() if k not in ("model", "tokenizer") and v != defaults.get(k)}

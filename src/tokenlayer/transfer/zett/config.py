@@ -6,6 +6,7 @@ from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.transfer.zett.sampler import SamplerConfig
 
 IDENTITY = ("own", "split")
+PRESETS = ("paper", "small")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,15 @@ class ZettConfig:
         return self.steps - self.identity_steps
 
     @staticmethod
+    def preset(name: str) -> "ZettConfig":
+        """The numbers by name: paper or small.
+
+        Raises:
+            BadOption: another name.
+        """
+        return {"paper": ZettConfig, "small": ZettConfig.small}[choose("preset", name, PRESETS)]()
+
+    @staticmethod
     def small() -> "ZettConfig":
         """For small models on a CPU: minutes instead of days (our own numbers)."""
         return ZettConfig(
@@ -81,6 +91,12 @@ class ZettConfig:
             clip=0.5,
             sampler=SamplerConfig(vocab_size=2_048, queue_texts=512, stride=1, noise_median=0.3 / 2_048),
         )
+
+    def scaled(self, steps: int) -> "ZettConfig":
+        """The same with so many steps in all; the identity steps and the warm-up keep their shares."""
+        share = steps / self.steps
+        identity, warmup = (round(share * one) for one in (self.identity_steps, self.warmup_steps))
+        return replace(self, steps=steps, identity_steps=identity, warmup_steps=min(warmup, steps - identity))
 
     def without_noise(self) -> "ZettConfig":
         """The same, with tokenizers that differ only by the texts."""

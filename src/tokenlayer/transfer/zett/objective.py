@@ -12,26 +12,34 @@ Differences from the paper, off unless asked for:
     - `identity="split"` shows three tokens of four cut in two, which asks for more than copying.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenlayer.core.errors import BadOption
 from tokenlayer.core.seeds import numpy_generator
-from tokenlayer.core.vocab import ByteVocab
 from tokenlayer.models.blocks.ragged import Packed
 from tokenlayer.models.losses import token_logprobs
 from tokenlayer.models.outside_rows import OutsideRows
-from tokenlayer.train.loop import LossParts
+from tokenlayer.models.score import start_token
+from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.train.draws import uniform
+from tokenlayer.train.objective import LossParts, Objective, Phase, Schedule, Shard
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
+from tokenlayer.transfer.zett.files import save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, Predicted
 from tokenlayer.transfer.zett.sampler import SampledVocab
 from tokenlayer.transfer.zett.texts import TrainingTexts
 
+IDENTITY, MAIN = "identity", "main"
+ALONE = Shard()
+MASKED, RANDOM = 0.8, 0.1
+"""Of the tokens to predict of masked models, shares that are masked and replaced (Devlin et al. 2019)."""
 OWN_SHARE = 0.25
 """Of the tokens of a split identity step, share shown as their own piece."""
 
@@ -79,10 +87,13 @@ class MainBatch:
         text_rows: row number of each of them.
         special_rows: row numbers of the control tokens.
         correction: what is added to the logit of each row.
+        samples: numbers of the texts in the data.
         ids: row numbers of the texts' tokens, shape `(texts, seq)`.
         real: which of them are no padding.
+        asked: which of them are predicted; of causal models all but the first.
+        shown: what the model reads, shape `(texts, seq)`.
         single: which predicted tokens are one source piece, and which.
-        source_bytes: bytes of the texts that are scored.
+        source_bytes: bytes of the tokens that are predicted.
         language: its number, or None.
     """
 
@@ -90,49 +101,96 @@ class MainBatch:
     text_rows: Tensor
     special_rows: Tensor
     correction: Tensor
+    samples: Tensor
     ids: Tensor
     real: Tensor
+    asked: Tensor
+    shown: Tensor
     single: tuple[Tensor, Tensor]
     source_bytes: int
     language: int | None
 
 
-class ZettObjective:
+class ZettObjective(Objective):
     """Losses of both stages.
 
     Args:
         network: the hypernetwork that is trained.
-        model: the frozen language model.
-        vocab: its vocabulary.
+        model: the frozen language model, causal or masked.
+        tokenizer: its tokenizer.
         source: its rows.
         texts: what main steps read.
         config: see `ZettConfig`.
-        start_id: the control token that texts begin with, or None.
+        masked: the model predicts masked tokens.
         seed: for what a step draws.
+
+    Raises:
+        BadOption: a masked model whose tokenizer has no mask token.
     """
 
     def __init__(
         self,
         network: Hypernet,
         model: nn.Module,
-        vocab: ByteVocab,
+        tokenizer: LoadedTokenizer,
         source: SourceRows,
         texts: TrainingTexts,
         *,
         config: ZettConfig,
-        start_id: int | None,
+        masked: bool = False,
         seed: int = 0,
     ) -> None:
-        self.network, self.vocab, self.texts, self.config = network, vocab, texts, config
-        self.model = OutsideRows(model.requires_grad_(False).eval(), len(vocab))
+        self.network, self.tokenizer, self.texts, self.config = network, tokenizer, texts, config
+        self.vocab = tokenizer.vocab
+        self.model = OutsideRows(model.requires_grad_(False).eval(), len(self.vocab))
         self.device = self.model.table.device
         self.source = source
-        self.seed, self.start_id = seed, start_id
-        self.decomposer = Decomposer(vocab, network.config.longest, network.config.vocab_size)
-        self.specials = vocab.control_ids()
-        self._normal = np.array(vocab.text_ids())
+        self.seed = seed
+        self.decomposer = Decomposer(self.vocab, network.config.longest, network.config.vocab_size)
+        self.specials = self.vocab.control_ids()
+        self.front, self.back, self.mask = _marks(tokenizer, masked=masked)
+        self._normal = np.array(self.vocab.text_ids())
+        self._body = sum(p.numel() for p in model.parameters()) - self.model.table.numel()
+        self._size = sum(p.numel() for name, p in network.named_parameters() if "fallback" not in name)
+        self.phases = phases(config)
 
-    def identity_batch(self, step: int) -> IdentityBatch:
+    def modules(self) -> Mapping[str, nn.Module]:
+        """The hypernetwork; the language model is only read."""
+        return {"hypernet": self.network}
+
+    def micro_batches(self, phase: Phase, step: int, shard: Shard) -> Iterator["IdentityBatch | MainBatch"]:
+        """One batch: all rows of a step are predicted together."""
+        yield self.identity_batch(step, shard) if phase.name == IDENTITY else self.main_batch(step, shard)
+
+    def losses(self, phase: Phase, batch: "IdentityBatch | MainBatch") -> dict[str, LossParts]:
+        """The identity loss, or the model's and the auxiliary one."""
+        return self.identity_loss(batch) if isinstance(batch, IdentityBatch) else self.main_loss(batch)
+
+    def counts(self, phase: Phase, batch: "IdentityBatch | MainBatch") -> dict[str, float]:
+        """Source tokens; or predicted tokens and those of one piece."""
+        if isinstance(batch, IdentityBatch):
+            return {IDENTITY: float(len(batch.tokens))}
+        tokens = float(batch.asked.sum())
+        alone = float(len(batch.single[0]))
+        return {MAIN: tokens, "aux": alone, "one piece": float(len(batch.pieces)), "bytes per token": tokens}
+
+    def tokens(self, batch: "IdentityBatch | MainBatch") -> int:
+        """Tokens that the language model reads; source tokens of an identity step."""
+        return len(batch.tokens) if isinstance(batch, IdentityBatch) else int(batch.real.sum())
+
+    def flops(self, batch: "IdentityBatch | MainBatch") -> float:
+        """Twice a parameter and piece forward, four times backward; the frozen model's backward costs two."""
+        network = 6.0 * self._size * len(batch.pieces.values)
+        if isinstance(batch, IdentityBatch):
+            return network
+        read, rows = self.tokens(batch), len(batch.pieces)
+        return network + 4.0 * self._body * read + 6.0 * self.source.dim * rows * int(batch.asked.sum())
+
+    def export(self, folder: Path) -> None:
+        """Writes the hypernetwork as a folder."""
+        save_hypernet(folder, self.network, self.tokenizer, {"steps": self.config.steps, "texts": self.texts.languages})
+
+    def identity_batch(self, step: int, shard: Shard = ALONE) -> IdentityBatch:
         """Source tokens drawn uniformly."""
         draw = numpy_generator(self.seed, "zett-identity", step)
         count = min(self.config.identity_tokens, len(self._normal))
@@ -141,7 +199,8 @@ class ZettObjective:
         if self.config.identity == "split":
             shown = self._split(tokens, draw)
         longest = self.network.config.longest
-        return IdentityBatch(torch.from_numpy(tokens), Packed.of_lists([ids[:longest] for ids in shown]))
+        mine = slice(shard.rank, None, shard.ranks)
+        return IdentityBatch(torch.from_numpy(tokens[mine]), Packed.of_lists([ids[:longest] for ids in shown[mine]]))
 
     def _split(self, tokens: np.ndarray, draw: np.random.Generator) -> list[tuple[int, ...]]:
         """Three of four tokens as two halves, cut at a random byte; the others, and single bytes, as they are."""
@@ -160,35 +219,63 @@ class ZettObjective:
         language = 0 if self.network.config.languages else None
         found = self.network(batch.pieces.to(self.device), self.source.table, language)
         wanted = self.source.of(batch.tokens.to(self.device))
-        return {"identity": LossParts(_squared_error(found, wanted).sum(), len(batch.tokens))}
+        return {IDENTITY: LossParts(_squared_error(found, wanted).sum(), len(batch.tokens))}
 
-    def main_batch(self, step: int, rank: int = 0, ranks: int = 1) -> MainBatch:
+    def main_batch(self, step: int, shard: Shard = ALONE) -> MainBatch:
         """The texts of a step, counted from 0 in the main stage, cut by a tokenizer made for it."""
         batch = self.texts.batch(step)
         sampled = batch.pool.sample(numpy_generator(self.seed, "zett-sample", step))
-        length = self.config.block - (self.start_id is not None)
-        rows = [ids[:length] for ids in sampled.encode(batch.texts[rank::ranks])]
-        rows = [ids for ids in rows if len(ids) > 1]
-        chosen, correction = self._choose(sampled, rows, numpy_generator(self.seed, "zett-rows", step, rank))
+        room = self.config.block - len(self.front) - len(self.back)
+        mine = range(shard.rank, len(batch.texts), shard.ranks)
+        cut = [ids[:room] for ids in sampled.encode([batch.texts[n] for n in mine])]
+        kept = [(n, ids) for n, ids in zip(mine, cut, strict=True) if len(ids) > 1]
+        rows = [ids for _, ids in kept]
+        chosen, correction = self._choose(sampled, rows, numpy_generator(self.seed, "zett-rows", step, shard.rank))
         pieces, _ = self.decomposer.pieces([sampled.tokens[i] for i in chosen])
         text_rows, special_rows = place(len(chosen), self.specials)
         row_of = dict(zip(chosen.tolist(), text_rows.tolist(), strict=True))
+        special_of = dict(zip(self.specials, special_rows.tolist(), strict=True))
         raised = torch.zeros(len(text_rows) + len(special_rows))
         raised[text_rows] = correction
-        front = [] if self.start_id is None else [int(special_rows[self.specials.index(self.start_id)])]
-        ids, real = _padded([front + [row_of[i] for i in row] for row in rows])
+        front, back = ([special_of[i] for i in marks] for marks in (self.front, self.back))
+        ids, real = _padded([[*front, *(row_of[i] for i in row), *back] for row in rows])
+        languages = self.network.config.languages
+        asked = real & (torch.arange(ids.shape[1]) > 0)
+        sizes = torch.zeros(len(raised), dtype=torch.int64)
+        sizes[text_rows] = torch.tensor([len(sampled.tokens[i]) for i in chosen])
+        samples = torch.tensor([step * len(batch.texts) + n for n, _ in kept])
+        shown = ids
+        if self.mask is not None:
+            asked, shown = self._masked(samples, ids, real, text_rows, special_of[self.mask])
         languages = self.network.config.languages
         return MainBatch(
             pieces,
             text_rows,
             special_rows,
             raised,
+            samples,
             ids,
             real,
-            _single(pieces, len(self.vocab)),
-            sum(len(sampled.tokens[i]) for row in rows for i in row),
+            asked,
+            shown,
+            _single(pieces, self.network.config.vocab_size),
+            int(sizes[ids[asked]].sum()),
             languages.index(batch.language) if languages else None,
         )
+
+    def _masked(
+        self, samples: Tensor, ids: Tensor, real: Tensor, text_rows: Tensor, mask: int
+    ) -> tuple[Tensor, Tensor]:
+        """Which tokens are to be guessed, and what is shown of them: 80 % masks, 10 % other tokens, 10 % themselves."""
+        places = torch.arange(ids.shape[1])
+        inner = (places >= len(self.front)) & (places < (real.sum(dim=1) - len(self.back))[:, None])
+        picked, how, other = uniform(self.seed, "zett-mask", samples, ids.shape[1], 3).unbind(1)
+        asked = inner & (picked < self.config.mask_rate)
+        if not asked.any():
+            asked = inner & (picked == picked[inner].min())
+        random = text_rows[(other * len(text_rows)).long()]
+        shown = torch.where(asked & (how < MASKED), mask, ids)
+        return asked, torch.where(asked & (how >= MASKED) & (how < MASKED + RANDOM), random, shown)
 
     def _choose(
         self, sampled: SampledVocab, rows: list[list[int]], draw: np.random.Generator
@@ -205,16 +292,25 @@ class ZettObjective:
         return np.concatenate([seen, drawn]), raised
 
     def main_loss(self, batch: MainBatch) -> dict[str, LossParts]:
-        """Loss of the language model, and the auxiliary loss before its weight."""
+        """Loss of the language model and the auxiliary loss; beside them, with no weight, what describes the step."""
         found = self.network(batch.pieces.to(self.device), self.source.table, batch.language)
         table = self.whole(found, batch)
-        ids, real = batch.ids.to(self.device), batch.real.to(self.device)
-        hidden = self.model.hidden(ids[:, :-1], real[:, :-1], table.rows)
-        bias = batch.correction.to(self.device)
-        head = self.model.head_with(table.head_rows.to(hidden.dtype), bias if table.bias is None else bias + table.bias)
-        keep = real[:, 1:]
-        nats = -token_logprobs(head, hidden[keep], ids[:, 1:][keep])
-        return {"main": LossParts(nats.sum(), len(nats)), "aux": self.aux_loss(found, batch)}
+        shown, real, ids, asked = (x.to(self.device) for x in (batch.shown, batch.real, batch.ids, batch.asked))
+        if self.mask is None:  # what a causal model says of a token, it says one place before
+            shown, real, ids, asked = shown[:, :-1], real[:, :-1], ids[:, 1:], asked[:, 1:]
+        hidden = self.model.hidden(shown, real, table.rows)
+        raised = batch.correction.to(self.device)
+        bias = raised if table.bias is None else raised + table.bias
+        head = self.model.head_with(table.head_rows.to(hidden.dtype), bias.to(hidden.dtype))
+        nats = -token_logprobs(head, hidden[asked], ids[asked])
+        aux = self.aux_loss(found, batch)
+        alone, read = (torch.tensor(float(x)) for x in (len(batch.single[0]), batch.source_bytes))
+        return {
+            MAIN: LossParts(nats.sum(), len(nats)),
+            "aux": aux._replace(weight=self.config.aux_weight),
+            "one piece": LossParts(alone, len(batch.pieces), 0.0),  # told, not trained
+            "bytes per token": LossParts(read, len(nats), 0.0),
+        }
 
     def whole(self, found: Predicted, batch: MainBatch) -> Predicted:
         """Predicted rows with the source's own rows for control tokens, each in its place."""
@@ -238,6 +334,26 @@ class ZettObjective:
         wanted = self.source.of(ids)
         mine = Predicted(found.rows[which], None if found.output_rows is None else found.output_rows[which], None)
         return LossParts(_squared_error(mine, wanted, by_norm=True).sum(), len(which))
+
+
+def phases(config: ZettConfig) -> tuple[Phase, ...]:
+    """The identity steps, whose rate only rises, and the main ones, whose rate rises again and falls to the floor."""
+    identity = Phase(IDENTITY, max(config.identity_steps, 1), Schedule(config.identity_rate, "constant", 1.0))
+    main = Schedule(config.rate, "cosine", config.warmup_steps, config.floor)
+    stages = [identity] if config.identity_steps else []
+    return (*stages, *([Phase(MAIN, config.main_steps, main)] if config.main_steps else []))
+
+
+def _marks(tokenizer: LoadedTokenizer, *, masked: bool) -> tuple[list[int], list[int], int | None]:
+    """Control tokens before and after a text, and the mask token of a masked model."""
+    roles = tokenizer.vocab.roles
+    if not masked:
+        start = start_token(tokenizer)
+        return ([] if start is None else [start]), [], None
+    if "mask" not in roles:
+        raise BadOption(f"{tokenizer.where} has no mask token, so no hypernetwork can be trained for a masked model")
+    front = [roles[role] for role in ("cls", "bos") if role in roles][:1]
+    return front, [roles[role] for role in ("sep", "eos") if role in roles][:1], roles["mask"]
 
 
 def place(count: int, specials: list[int]) -> tuple[Tensor, Tensor]:
@@ -271,11 +387,11 @@ def _single(pieces: Packed, vocab_size: int) -> tuple[Tensor, Tensor]:
     return alone[known], ids[known]
 
 
-def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
     real = torch.zeros(ids.shape, dtype=torch.bool)
     for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(row)
+        ids[at, : len(row)] = torch.tensor(list(row))
         real[at, : len(row)] = True
     return ids, real
 
@@ -283,7 +399,3 @@ def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
 def _there(x: Tensor | None) -> Tensor:
     assert x is not None
     return x
-
-
-Losses = Mapping[str, LossParts]
-Batch = Any

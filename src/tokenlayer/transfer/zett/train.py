@@ -1,0 +1,333 @@
+"""Trains a hypernetwork for a model and writes it as a folder.
+
+Paper: Minixhofer, Ponti, Vulić, "Zero-Shot Tokenizer Transfer", NeurIPS 2024.
+Reference: bminixhofer/zett.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenlayer.core.errors import BadCheckpoint, BadOption
+from tokenlayer.core.outputs import check_free, check_room, fresh_folder
+from tokenlayer.core.report import Report
+from tokenlayer.core.seeds import numpy_generator
+from tokenlayer.data.documents import parse_source
+from tokenlayer.models.loading import OpenedModel, check_device, load_model, most_positions, opened_model, weight_stamps
+from tokenlayer.train.config import TrainConfig
+from tokenlayer.train.engine import Hooks, Trained, train
+from tokenlayer.train.metrics import read_rows
+from tokenlayer.transfer.zett.config import ZettConfig
+from tokenlayer.transfer.zett.decompose import Decomposer
+from tokenlayer.transfer.zett.files import save_hypernet
+from tokenlayer.transfer.zett.network import Hypernet, HypernetConfig
+from tokenlayer.transfer.zett.objective import ALONE, IDENTITY, MAIN, SourceRows, ZettObjective
+from tokenlayer.transfer.zett.predict import source_table
+from tokenlayer.transfer.zett.texts import TrainingTexts
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step's name, units done and units in all."""
+ANCHORS = 2_048
+"""Tokens on which the rescalers are set."""
+CHARS_PER_TOKEN = 16
+"""Characters of a training text for each token of the block: more than any tokenizer needs."""
+METRICS = "metrics.jsonl"
+PAPER = "Minixhofer et al., Zero-Shot Tokenizer Transfer, NeurIPS 2024"
+
+
+@dataclass(frozen=True)
+class HypernetRun:
+    """A hypernetwork to train: what on, of what shape, where."""
+
+    texts: tuple[str, ...]
+    """`[GROUP[=WEIGHT]:]PATH` of each text; a group is a language."""
+    training: ZettConfig = field(default_factory=ZettConfig)
+    """Steps, rates and sizes."""
+    arch: str = "paper"
+    """paper, or residual: begins at the mean of the pieces; see `network`."""
+    hidden: int | None = None
+    """Width of the network; None takes the model's."""
+    layers: int = 3
+    """Its transformer layers."""
+    languages: bool = False
+    """Give each language a vector of its own."""
+    tempering: float | None = None
+    """Draw languages by their share of the weights to this power; the paper has 0.1 for its 26 languages."""
+    precision: str = "float32"
+    """float32, or bfloat16: the frozen model and all matrix products in bfloat16."""
+    device: str = "cpu"
+    """Where it is trained."""
+    seed: int = 0
+    """Same seed, same weights (on one machine and device)."""
+
+    def __post_init__(self) -> None:
+        if not self.texts:
+            raise BadOption("a hypernetwork is trained on texts", hint="give one with --texts LANGUAGE:FILE")
+
+
+def train_hypernet(
+    model: str | Path,
+    out: Path,
+    config: HypernetRun,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    finish: Callable[[Report, Path], None] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Trains a hypernetwork for a model.
+
+    A run that was stopped goes on when it is called again with the same settings: its state is beside `out`.
+
+    Args:
+        model: checkpoint folder, GGUF file or hub id.
+        out: the folder to write; it appears only when the training is done.
+        config: see `HypernetRun`.
+        force: replace an existing folder that we wrote.
+        dry_run: say what would be trained, how large it is and how long a step takes; write nothing.
+        finish: called with the report and the unfinished folder, to put files beside the weights.
+        progress: see `Progress`.
+
+    Returns:
+        The report: losses, bits per byte on training texts, tokens, seconds.
+
+    Raises:
+        TokenLayerError: a subclass that says what is wrong; an interrupted run keeps its state.
+    """
+    check_device(config.device)
+    if not dry_run:
+        check_free(out, force=force)
+    with opened_model(model, out.absolute().parent) as source:
+        report = Report(title=f"a hypernetwork for {Path(str(model)).name}")
+        report.settings = {"model": str(model), "out": str(out), **_plain(config), "paper": PAPER}
+        report.settings["date"] = time.strftime("%Y-%m-%d")
+        objective = make_objective(source, config, report.warn)
+        _describe(report, objective, config)
+        if dry_run:
+            _try_steps(report, objective, config)
+            return report
+        check_room(out, 16 * sum(p.numel() for p in objective.network.parameters()), "the state and the hypernetwork")
+        state = training_state(out)
+        trained = _train(objective, config, source, state, progress)
+        with fresh_folder(out, force=force) as folder:
+            about = {"model": source.name, "training": asdict(config.training), "texts": list(config.texts)}
+            save_hypernet(folder, objective.network, source.tokenizer, about)
+            shutil.copyfile(state / METRICS, folder / METRICS)
+            _tell(report, trained, read_rows(folder / METRICS))
+            report.next_command = f"tokenlayer swap {model} TOKENIZER --init zett --hypernet {out} --out DIR"
+            if finish is not None:
+                finish(report, folder)
+        shutil.rmtree(state)
+    return report
+
+
+def training_state(out: Path) -> Path:
+    """The folder beside `out` from which training goes on when the same command is run again."""
+    return out.absolute().parent / f".{out.absolute().name}.training"
+
+
+def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str], object]) -> ZettObjective:
+    """The network, the frozen model and the texts, ready to train.
+
+    Raises:
+        BadCheckpoint: an encoder, which has no loss of its own.
+        BadOption: a block that the model cannot read.
+        BadText: a text is missing, damaged or empty.
+    """
+    checkpoint = source.checkpoint
+    if checkpoint.kind == "encoder":
+        raise BadCheckpoint(
+            f"{source.name} has no language-model head, so nothing says how good its rows are",
+            hint="train on the masked language model that it was made from; the hypernetwork serves both",
+        )
+    training = config.training
+    texts = TrainingTexts(
+        [parse_source(one) for one in config.texts],
+        batch_texts=training.batch,
+        text_chars=CHARS_PER_TOKEN * training.block,
+        sampler=training.sampler,
+        seed=config.seed,
+        tempering=config.tempering,
+        warn=warn,
+    )
+    rows = source_rows(source)
+    model, _ = load_model(checkpoint.folder, checkpoint.kind, dtype=config.precision, device=config.device)
+    most = most_positions(model)
+    if most is not None and training.block > most:
+        raise BadOption(f"block is {training.block}, {source.name} reads at most {most} tokens")
+    network = make_network(source, rows, config, texts.languages if config.languages else ()).to(config.device)
+    moved = replace(
+        rows, table=rows.table.to(config.device), bias=None if rows.bias is None else rows.bias.to(config.device)
+    )
+    return ZettObjective(
+        network,
+        model,
+        source.tokenizer,
+        moved,
+        texts,
+        config=training,
+        masked=checkpoint.kind == "masked",
+        seed=config.seed,
+    )
+
+
+def source_rows(source: OpenedModel) -> SourceRows:
+    """The rows of a model's tokens in float32; padded rows take no part."""
+    checkpoint, names = source.checkpoint, source.checkpoint.rows
+    table = source_table(checkpoint.read(names.input), checkpoint.read(names.output) if names.output else None)
+    size = len(source.tokenizer.vocab)
+    bias = checkpoint.read(names.biases[0]).float()[:size] if names.biases else None
+    return SourceRows(table[:size].contiguous(), bias, not names.output)
+
+
+def make_network(source: OpenedModel, rows: SourceRows, config: HypernetRun, languages: Sequence[str] = ()) -> Hypernet:
+    """A network with random weights and rescalers set for the rows of a model."""
+    vocab = source.tokenizer.vocab
+    shape = HypernetConfig.for_model(rows.dim, tied=rows.tied, vocab_size=len(vocab), bias=rows.bias is not None)
+    if config.hidden is not None:
+        wide = HypernetConfig.for_model(config.hidden, tied=True, vocab_size=1)
+        shape = replace(shape, hidden=config.hidden, inner=wide.inner, heads=wide.heads)
+    decomposer = Decomposer(vocab, shape.longest)
+    shape = replace(shape, layers=config.layers, arch=config.arch, extra=decomposer.extra, languages=tuple(languages))
+    network = Hypernet(shape, config.seed)
+    draw = numpy_generator(config.seed, "zett-anchors")
+    normal = vocab.text_ids()
+    chosen = draw.choice(len(normal), size=min(ANCHORS, len(normal)), replace=False)
+    anchors, _ = decomposer.pieces([vocab.tokens[normal[i]] for i in chosen])
+    network.fit_scalers(rows.table, anchors)
+    return network
+
+
+def _train(
+    objective: ZettObjective, config: HypernetRun, source: OpenedModel, state: Path, progress: Progress | None
+) -> Trained:
+    def tell(done: int, steps: int) -> None:
+        if progress is not None:
+            progress("training the hypernetwork, steps", done, steps)
+
+    return train(
+        objective,
+        engine_config(config),
+        state=state,
+        metrics=state / METRICS,
+        about=_decides(config, source),
+        hooks=Hooks(progress=tell),
+    )
+
+
+def engine_config(config: HypernetRun) -> TrainConfig:
+    """The settings of the engine: AdamW of the paper."""
+    return TrainConfig(
+        seed=config.seed,
+        log_every=max(1, min(10, config.training.steps // 50)),
+        weight_decay=0.01,  # paper, appendix: with betas (0.9, 0.95), not on norms and biases
+        clip=config.training.clip,
+        precision=config.precision,
+        device=config.device,
+    )
+
+
+def _decides(config: HypernetRun, source: OpenedModel) -> dict[str, Any]:
+    """All beside the engine's own settings that decides what training gives, by name."""
+    sources = [parse_source(one) for one in config.texts]
+    sizes = [Path(one.path).stat().st_size if Path(one.path).is_file() else 0 for one in sources]
+    digest = hashlib.blake2b(source.tokenizer.text.encode(), digest_size=12).hexdigest()
+    found = {**_plain(config), "bytes of the texts": sizes, "tokenizer": digest, "model": source.name}
+    found["weights"] = [list(stamp) for stamp in weight_stamps(source.name)]
+    del found["device"]
+    return {name: json.loads(json.dumps(value)) for name, value in found.items()}
+
+
+def _plain(config: HypernetRun) -> dict[str, Any]:
+    plain: dict[str, Any] = asdict(config)
+    training = plain.pop("training")
+    sampler = training.pop("sampler")
+    return {**plain, **training} | {f"sampler {name}": value for name, value in sampler.items()}
+
+
+def _describe(report: Report, objective: ZettObjective, config: HypernetRun) -> None:
+    network, training = objective.network, config.training
+    count = sum(p.numel() for p in network.parameters())
+    report.add("parameters", count, "", n=1)
+    report.add("on disk", 2 * count / 1e6, "MB")
+    report.add("training memory", _memory_mb(objective, config), "MB")
+    stages = [
+        ("identity", training.identity_steps, training.identity_rate),
+        ("main", training.main_steps, training.rate),
+    ]
+    report.add_table("stages", ("stage", "steps", "highest rate"), [row for row in stages if row[1]])
+    shares = zip(objective.texts.languages, objective.texts.shares, strict=True)
+    report.add_table(
+        "texts", ("language", "share of the steps"), [(name, round(float(share), 4)) for name, share in shares]
+    )
+
+
+def _memory_mb(objective: ZettObjective, config: HypernetRun) -> float:
+    """Weights, gradients and moments of the network, the frozen model, the source rows, and what a step holds."""
+    network, training = objective.network.config, config.training
+    count = sum(p.numel() for p in objective.network.parameters())
+    model = sum(p.numel() * p.element_size() for p in objective.model.model.parameters())
+    rows = training.rows_per_step or training.sampler.vocab_size
+    kept = 3 * rows * network.layers * (6 * network.hidden + 2 * network.inner)  # about three pieces a token
+    read = training.batch * training.block
+    body = objective.model.model.config
+    body = getattr(body, "text_config", body)
+    layers, wide = int(getattr(body, "num_hidden_layers", 12)), int(getattr(body, "hidden_size", network.dim))
+    held = read * (20 * layers * wide + 2 * rows)
+    size = 2 if config.precision == "bfloat16" else 4
+    table = 4 * objective.source.table.numel()
+    total: float = 16 * count + model + table + (kept + held) * size + 12 * rows * network.dim
+    return total / 1e6
+
+
+def _try_steps(report: Report, objective: ZettObjective, config: HypernetRun) -> None:
+    """Times one step of each stage; the network is not changed, nothing is written."""
+    total = 0.0
+    for phase in objective.phases:
+        began = time.perf_counter()
+        for batch in objective.micro_batches(phase, 0, ALONE):
+            with torch.autocast(
+                torch.device(config.device).type, torch.bfloat16, enabled=config.precision == "bfloat16"
+            ):
+                losses = objective.losses(phase, batch)
+            sum(part.total for part in losses.values()).backward()  # type: ignore[union-attr]
+        seconds = time.perf_counter() - began
+        total += seconds * phase.steps
+        report.add(f"seconds of a step, {phase.name}", seconds, "s")
+    report.add("time of the run", total / 3600, "h")
+
+
+def _tell(report: Report, trained: Trained, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Losses of both stages, first and last, and what the run read."""
+    report.add("steps", len(trained.losses), "steps")
+    report.add("tokens", trained.tokens, "tokens")
+    report.add("seconds", trained.seconds, "s")
+    stages = {name: [row for row in rows if row["phase"] == name] for name in (IDENTITY, MAIN)}
+    table: list[tuple[str, str, float, float]] = []
+    for name, found in stages.items():
+        few = max(1, len(found) // 10)
+        for part in found[-1]["parts"] if found else ():
+            ends = [_mean([row["parts"][part] for row in some]) for some in (found[:few], found[-few:])]
+            table.append((name, part, ends[0], ends[1]))
+        if name == MAIN and found:
+            bits = [_mean([_bits(row) for row in some]) for some in (found[:few], found[-few:])]
+            report.add("bits per byte of sampled tokenizers", bits[1], "bits", baseline=bits[0])
+    report.add_table("losses", ("stage", "part", "first tenth", "last tenth"), table)
+    report.data["training"] = {"losses_nats": trained.losses, "rows": list(rows)}
+
+
+def _bits(row: Mapping[str, Any]) -> float:
+    parts = row["parts"]
+    return float(parts[MAIN] / math.log(2) / parts["bytes per token"])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
