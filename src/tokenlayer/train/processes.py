@@ -36,7 +36,7 @@ class Processes:
     @property
     def sharded(self) -> bool:
         """Whether each process holds a part of each parameter (FSDP2)."""
-        return self._accelerator is not None and str(self._accelerator.distributed_type).endswith("FSDP")
+        return self._accelerator is not None and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
     @property
     def main(self) -> bool:
@@ -122,11 +122,10 @@ def like(tensor: Tensor, value: Tensor) -> Tensor:
 
 def _accelerator(device: torch.device) -> Any:
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator
     except ImportError as error:
         raise MissingExtra("accelerate", "train", "training in several processes") from error
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="no")
 
 
 @contextmanager
