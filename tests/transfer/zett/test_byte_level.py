@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import example, given
@@ -317,3 +318,16 @@ def test_tokens_with_the_same_bytes_have_the_same_row(tmp_path):
     rows = load(tmp_path / "out").get_input_embeddings().weight
     for i, owner in list(to_byte_level(load_tokenizer(target)).duplicates.items())[:20]:
         assert torch.equal(rows[i], rows[owner])
+
+
+@pytest.mark.slow
+def test_published_tokenizers_keep_their_ids(shared_data):
+    files = sorted((shared_data / "tokenizers").glob("*.tokenizer.json.zst"))
+    assert len(files) >= 10
+    for file in files:
+        with pa.input_stream(str(file), compression="zstd") as stream:
+            old = loaded(stream.read().decode())
+        new = to_byte_level(old).tokenizer
+        assert new.vocab.missing_bytes() == []
+        for text in TEXTS:
+            assert new.encode(text) == old.encode(text), file.name
