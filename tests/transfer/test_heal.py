@@ -12,6 +12,7 @@ from tokenlayer.models.compare import EvalText
 from tokenlayer.models.loading import load_model
 from tokenlayer.models.score import WindowConfig, token_ends
 from tokenlayer.models.tokenizer_files import load_tokenizer
+from tokenlayer.train.batches import Sample
 from tokenlayer.transfer import swap as swap_module
 from tokenlayer.transfer.heal import TRAINED, HealConfig
 from tokenlayer.transfer.heal_losses import CausalLoss, LineLoss, MaskedLoss
@@ -245,35 +246,21 @@ def test_distillation_brings_a_student_closer_to_its_source(tmp_path, text):
     assert gaps[1] < 0.8 * gaps[0]
 
 
-def test_masked_loss_corrupts_as_bert_does(tmp_path):
+def test_masked_loss_is_the_models_own_on_inner_positions(tmp_path):
     folder = model_with_tokenizer("bert_mlm", tmp_path / "m")
     tokenizer = load_tokenizer(folder)
-    loss = MaskedLoss(load_model(folder, "masked")[0], tokenizer, 0.15)
-    count = 40_000
-    ids = torch.full((1, count), 30)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        chosen = loss.choose(torch.ones(1, count, dtype=torch.bool))
-        found = loss.corrupt(ids, chosen)
-    assert torch.equal(found[~chosen], ids[~chosen])
-
-    def near(share, expected, n):
-        assert abs(share - expected) < 4 * (expected * (1 - expected) / n) ** 0.5 + 0.003  # a random token may be 30
-
-    n = int(chosen.sum())
-    near(n / count, 0.15, count)
-    near(float((found[chosen] == loss.mask).float().mean()), 0.8, n)
-    near(float((found[chosen] == 30).float().mean()), 0.1, n)
-    other = found[chosen & (found != 30) & (found != loss.mask)]
-    assert set(other.tolist()) <= set(tokenizer.vocab.text_ids())
-
-
-def test_masked_loss_predicts_inner_positions_only_and_at_least_one(tmp_path):
-    folder = model_with_tokenizer("bert_mlm", tmp_path / "m")
-    loss = MaskedLoss(load_model(folder, "masked")[0], load_tokenizer(folder), 1e-9)
+    loss = MaskedLoss(load_model(folder, "masked")[0], tokenizer, 0.3)
     rows = list(loss.items([SENTENCES["en"]], 12))
     assert all(row[:1] == loss.front and row[-1:] == loss.back for row in rows)
-    assert loss(rows[:2]).terms == 1
+    batch = loss.prepare([Sample(n, row) for n, row in enumerate([*rows[:3], rows[3][:7]])], 0)
+    assert not batch.chosen[:, 0].any()
+    assert not batch.chosen[:, 11].any()
+    assert set(batch.ids[batch.chosen].tolist()) <= {tokenizer.vocab.roles["mask"], *tokenizer.vocab.text_ids()}
+    found = loss(batch)
+    labels = batch.targets.masked_fill(~batch.chosen, -100)
+    plain = loss.side.model(input_ids=batch.ids, attention_mask=batch.real.long(), labels=labels).loss
+    assert float(found.total.detach()) == pytest.approx(float(plain.detach()) * found.terms, rel=1e-4)
+    assert found.terms == loss.terms(batch) == int(batch.chosen.sum())
 
 
 def test_line_loss_is_zero_for_the_source_itself_whatever_the_padding(tmp_path):
@@ -326,5 +313,5 @@ def test_a_rate_that_explodes_leaves_nothing(tmp_path, text):
 
 def test_every_rate_has_a_default():
     for train, rate in TRAINED.items():
-        assert HealConfig(("a",), train=train).loop(0).learning_rate == rate
-    assert HealConfig(("a",), budget_tokens=10_000, batch_tokens=4096).loop(0).steps == 3
+        assert HealConfig(("a",), train=train).phase().schedule.peak == rate
+    assert HealConfig(("a",), budget_tokens=10_000, batch_tokens=4096).phase().steps == 3

@@ -11,13 +11,13 @@ The rates with LoRA are those of Mundra et al., CoNLL 2024 (r 16, alpha 32, drop
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
-from itertools import islice, takewhile
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,10 @@ from tokenlayer.models.checkpoint import Checkpoint
 from tokenlayer.models.loading import OpenedModel, load_model, most_positions
 from tokenlayer.models.safetensors_io import FLOATS
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
-from tokenlayer.train.loop import LoopConfig, LossParts, run_loop
+from tokenlayer.train.batches import Sample, SampleStream
+from tokenlayer.train.config import TrainConfig
+from tokenlayer.train.engine import Hooks, train
+from tokenlayer.train.objective import LossParts, Objective, ParameterGroup, Phase, Schedule, Shard
 from tokenlayer.transfer.heal_losses import CausalLoss, Item, LineLoss, MaskedLoss, item_length
 
 TRAINED = {"rows": 1e-3, "new-rows": 1e-3, "lora": 2e-4, "all": 5e-5}
@@ -111,10 +114,10 @@ class HealConfig:
         if self.train == "lora" and find_spec("peft") is None:
             raise MissingExtra("peft", "train", "--heal-train lora")
 
-    def loop(self, seed: int) -> LoopConfig:
+    def phase(self) -> Phase:
         """Steps and rates."""
         rate = self.learning_rate or TRAINED[self.train]
-        return LoopConfig(-(-self.budget_tokens // self.batch_tokens), rate, seed=seed, save_seconds=SAVE_SECONDS)
+        return Phase("heal", -(-self.budget_tokens // self.batch_tokens), Schedule(rate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,8 +172,8 @@ def heal(
         starts: the token before a text, of the source and of the target tokenizer.
         seed: same seed, same weights (on one machine and device).
         device: where to train; on a GPU with bfloat16 activations over float32 weights.
-        state: folder from which a run that was stopped goes on; see `run_loop`.
-        about: see `run_loop`.
+        state: folder from which a run that was stopped goes on; see `train`.
+        about: what else decides the result; a state of another text is refused.
         progress: called with steps done and steps in all.
 
     Raises:
@@ -187,16 +190,20 @@ def heal(
     body = _body_names(model, source.checkpoint, tables) if config.train in ("lora", "all") else {}
     trained = _choose_trained(model, tables, plan, config)
     loss = _loss(model, source, target, config, starts=starts, device=device)
-    batches = _Batches(_items(loss, config, model, seed), config)
-    micro = partial(batches.of_step, loss)
-    losses = run_loop(trained, micro, config.loop(seed), state=state, about=about, progress=progress)
+    items, passes = _items(loss, config, model, seed)
+    stream = SampleStream(items, item_length, batch_tokens=config.batch_tokens, micro_tokens=config.micro_tokens)
+    objective = _Healing(model, trained, loss, stream, config.phase())
+    precision = "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    engine = TrainConfig(seed=seed, precision=precision, device=device, save_seconds=SAVE_SECONDS, keep=1)
+    done = train(objective, engine, state=state, about={"about": about}, hooks=Hooks(progress))
     parameters = sum(p.numel() for p in trained.values())
     if config.train == "lora":
         _merge_lora(model)
     now = dict(model.named_parameters())
     made = {name: p.detach().cpu() for name, p in tables.items()}
     changed = {stored: now[name].detach().cpu() for stored, name in body.items()}
-    return Healed(made, changed, losses, batches.tokens, parameters, batches.passes, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Healed(made, changed, done.losses, done.tokens, parameters, 1 + max(passes, default=0), seconds)
 
 
 def _table_parameters(model: Any, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
@@ -298,49 +305,48 @@ def _items(
     return mixed(streams, [one.weight for one in sources], seed), passes
 
 
-class _Batches:
-    """Items by step: each takes items until it has its tokens; a run that goes on skips those of earlier steps."""
+class _Batch(NamedTuple):
+    """What a loss takes, and its tokens."""
 
-    def __init__(self, items: tuple[Iterator[Item], list[int]], config: HealConfig) -> None:
-        self.items, self._passes = items
-        self.config = config
-        self.next_step = self.tokens = 0
-
-    @property
-    def passes(self) -> int:
-        """The most passes over any text."""
-        return 1 + max(self._passes, default=0)
-
-    def of_step(self, loss: Callable[[Sequence[Item]], LossParts], step: int) -> Iterator[Callable[[], LossParts]]:
-        """The micro-batches of a step."""
-        while self.next_step < step:
-            self._take()
-        taken = sorted(self._take(), key=item_length)
-        for some in _micro(taken, self.config.micro_tokens):
-            yield partial(loss, some)
-
-    def _take(self) -> list[Item]:
-        taken, tokens = [], 0
-        while tokens < self.config.batch_tokens:
-            item = next(self.items)
-            taken.append(item)
-            tokens += item_length(item)
-        self.next_step += 1
-        self.tokens += tokens
-        return taken
+    data: Any
+    tokens: int
 
 
-def _micro(items: Sequence[Item], most_tokens: int) -> Iterator[list[Item]]:
-    """Neighbours by length whose padded size stays within the bound (one item alone may exceed it)."""
-    waiting = iter(items)
-    held = list(islice(waiting, 1))
-    for item in waiting:
-        if (len(held) + 1) * item_length(item) > most_tokens:
-            yield held
-            held = []
-        held.append(item)
-    if held:
-        yield held
+class _Healing(Objective):
+    """A swapped model with one of the losses."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        trained: dict[str, nn.Parameter],
+        loss: CausalLoss | MaskedLoss | LineLoss,
+        stream: SampleStream[Item],
+        phase: Phase,
+    ) -> None:
+        self.model, self.trained, self.stream = model, trained, stream
+        self.loss: Any = loss
+        self.phases = [phase]
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        return {"model": self.model}
+
+    def parameter_groups(self, phase: Phase) -> list[ParameterGroup]:
+        return [ParameterGroup(self.trained)]
+
+    def micro_batches(self, phase: Phase, step: int, shard: Shard) -> Iterator[list[Sample]]:
+        return self.stream.step(step, shard)
+
+    def corrupt(self, phase: Phase, batch: list[Sample], seed: int) -> _Batch:
+        return _Batch(self.loss.prepare(batch, seed), sum(item_length(sample.item) for sample in batch))
+
+    def counts(self, phase: Phase, batch: _Batch) -> Mapping[str, float]:
+        return {"loss": float(self.loss.terms(batch.data))}
+
+    def losses(self, phase: Phase, batch: _Batch) -> Mapping[str, LossParts]:
+        return {"loss": self.loss(batch.data)}
+
+    def tokens(self, batch: _Batch) -> int:
+        return batch.tokens
 
 
 def _body_names(model: nn.Module, checkpoint: Checkpoint, tables: dict[str, nn.Parameter]) -> dict[str, str]:

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadOption
 from tokenlayer.data.packing import packed_windows
-from tokenlayer.models.losses import captured_hidden, check_head, head_of, token_logprobs
+from tokenlayer.models.losses import check_head, token_logprobs
 from tokenlayer.models.score import token_ends
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
-from tokenlayer.train.loop import LossParts
+from tokenlayer.train.batches import Sample, padded
+from tokenlayer.train.language import LanguageModel, Masked, Masking
+from tokenlayer.train.objective import LossParts
 from tokenlayer.transfer.distill import span_divergence, span_numbers, span_sums, vector_distance
 
-Item = list[int] | tuple[list[int], list[int]]
+Pair = tuple[list[int], list[int]]
+Item = list[int] | Pair
 """Token ids of a window; for encoders those of a line in the target's and in the source's tokens."""
-KEPT, RANDOM = 0.1, 0.1
-"""Of the tokens to predict, shares that stay and that become another token (Devlin et al. 2019)."""
 
 
 def item_length(item: Item) -> int:
@@ -26,38 +27,22 @@ def item_length(item: Item) -> int:
     return len(item[0]) if isinstance(item, tuple) else len(item)
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids filled up with 0 to one length, and which of them are real; both of shape `(rows, longest)`."""
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(row)
-    return ids.to(device), torch.arange(ids.shape[1], device=device) < lengths[:, None]
-
-
 class _ModelLoss:
-    """A model with its output head."""
+    """A model with its output head, checked against the model's own logits."""
 
     def __init__(self, model: nn.Module, tokenizer: LoadedTokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.device = next(model.parameters()).device
-        self.head = head_of(model, len(tokenizer.vocab))
+        self.net = LanguageModel(model, len(tokenizer.vocab))
+        self.device = self.net.device
         probe = torch.tensor([tokenizer.encode("a b c")[:8]], device=self.device)
         training = model.training
         with torch.inference_mode():
-            check_head(model.eval(), self.head, probe)
+            check_head(model.eval(), self.net.head, probe)
         model.train(training)
-
-    def hidden(self, ids: Tensor, real: Tensor) -> Tensor:
-        """Inputs of the head, shape `(rows, length, dim)`."""
-        with captured_hidden(self.head) as seen, _autocast(self.device):
-            self.model(input_ids=ids, attention_mask=real.long(), use_cache=False)
-        return seen[0]
 
     def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probabilities in nats, shape `(tokens,)`."""
-        with _autocast(self.device):
-            return token_logprobs(self.head, hidden, targets)
+        return token_logprobs(self.net.head, hidden, targets)
 
 
 class CausalLoss:
@@ -90,16 +75,23 @@ class CausalLoss:
         """Windows of the texts."""
         return packed_windows(texts, self.student.tokenizer.encode, window, start_id=self.starts[1])
 
-    def __call__(self, items: Sequence[Item]) -> LossParts:
+    def prepare(self, samples: Sequence[Sample], seed: int) -> list[list[int]]:
+        """Windows as they are."""
+        return [sample.item for sample in samples]
+
+    def terms(self, rows: Sequence[list[int]]) -> int:
+        """Tokens that are predicted."""
+        return sum(len(row) - 1 for row in rows)
+
+    def __call__(self, rows: Sequence[list[int]]) -> LossParts:
         """The loss of some windows."""
-        rows = [item for item in items if isinstance(item, list)]
         logprobs = _causal_logprobs(self.student, rows)
         total = -torch.cat(logprobs).sum()
         if self.teacher is not None and self.share:
             total = (1 - self.share) * total + self.share * self._divergence(rows, logprobs)
         return LossParts(total, sum(len(row) for row in logprobs))
 
-    def _divergence(self, rows: list[list[int]], logprobs: list[Tensor]) -> Tensor:
+    def _divergence(self, rows: Sequence[list[int]], logprobs: list[Tensor]) -> Tensor:
         """Summed over the windows; those without a shared boundary add nothing."""
         assert self.teacher is not None
         cuts = [(self._cut(row), own) for row, own in zip(rows, logprobs, strict=True)]
@@ -150,12 +142,12 @@ def _causal_logprobs(side: _ModelLoss, rows: Sequence[list[int]]) -> list[Tensor
     """For each row the log-probabilities of its tokens but the first."""
     ids, real = padded(rows, side.device)
     keep = real[:, 1:]
-    found = side.logprobs(side.hidden(ids[:, :-1], real[:, :-1])[keep], ids[:, 1:][keep])
+    found = side.logprobs(side.net.hidden(ids[:, :-1], real[:, :-1])[keep], ids[:, 1:][keep])
     return list(found.split([len(row) - 1 for row in rows]))
 
 
 class MaskedLoss:
-    """Loss of masked tokens in nats each (Devlin et al. 2019): of those to predict 80 % masked, 10 % random, 10 % kept.
+    """Loss of masked tokens in nats each, see `Masking`.
 
     Args:
         model: a masked language model.
@@ -173,10 +165,11 @@ class MaskedLoss:
                 f"{tokenizer.where} has no mask token, so a masked model cannot be trained with it",
                 hint="add one to the tokenizer's special tokens, or swap without --heal",
             )
-        self.side, self.rate, self.mask = _ModelLoss(model, tokenizer), rate, roles["mask"]
+        self.side = _ModelLoss(model, tokenizer)
         self.front = [roles[role] for role in ("cls", "bos") if role in roles][:1]
         self.back = [roles[role] for role in ("sep", "eos") if role in roles][:1]
-        self.text_ids = torch.tensor(tokenizer.vocab.text_ids())
+        edges = (len(self.front), len(self.back))
+        self.masking = Masking(roles["mask"], tokenizer.vocab.text_ids(), edges=edges, rate=rate)
 
     def items(self, texts: Iterable[str], window: int) -> Iterator[Item]:
         """Windows between the marks that the model knows."""
@@ -184,30 +177,19 @@ class MaskedLoss:
         for ids in packed_windows(texts, self.side.tokenizer.encode, room):
             yield [*self.front, *ids, *self.back]
 
-    def __call__(self, items: Sequence[Item]) -> LossParts:
-        """The loss of some windows; what is masked is drawn from torch's generator."""
-        ids, real = padded([item for item in items if isinstance(item, list)], self.side.device)
-        inner = real.clone()
-        inner[:, : len(self.front)] = False
-        if self.back:
-            inner[torch.arange(len(ids)), real.sum(dim=1) - 1] = False
-        chosen = self.choose(inner)
-        hidden = self.side.hidden(self.corrupt(ids, chosen), real)
-        return LossParts(-self.side.logprobs(hidden[chosen], ids[chosen]).sum(), int(chosen.sum()))
+    def prepare(self, samples: Sequence[Sample], seed: int) -> Masked:
+        """Windows, masked."""
+        return self.masking(samples, seed, self.side.device)
 
-    def choose(self, inner: Tensor) -> Tensor:
-        """Which positions to predict; at least one."""
-        chosen = (torch.rand(inner.shape) < self.rate).to(inner.device) & inner
-        if not chosen.any():
-            chosen.view(-1)[inner.view(-1).nonzero()[0]] = True
-        return chosen
+    def terms(self, batch: Masked) -> int:
+        """Tokens that are predicted."""
+        return int(batch.chosen.sum())
 
-    def corrupt(self, ids: Tensor, chosen: Tensor) -> Tensor:
-        """Ids with the chosen positions masked, random, or as they were."""
-        draw = torch.rand(ids.shape).to(ids.device)
-        other = self.text_ids[torch.randint(len(self.text_ids), ids.shape)].to(ids.device)
-        found = torch.where(chosen & (draw >= KEPT + RANDOM), self.mask, ids)
-        return torch.where(chosen & (draw >= KEPT) & (draw < KEPT + RANDOM), other, found)
+    def __call__(self, batch: Masked) -> LossParts:
+        """The loss of some windows."""
+        hidden = self.side.net.hidden(batch.ids, batch.real)
+        logprobs = self.side.logprobs(hidden[batch.chosen], batch.targets[batch.chosen])
+        return LossParts(-logprobs.sum(), len(logprobs))
 
 
 class LineLoss:
@@ -237,9 +219,16 @@ class LineLoss:
                     if mine and theirs:
                         yield mine, theirs
 
-    def __call__(self, items: Sequence[Item]) -> LossParts:
+    def prepare(self, samples: Sequence[Sample], seed: int) -> list[Pair]:
+        """Lines as they are."""
+        return [sample.item for sample in samples]
+
+    def terms(self, pairs: Sequence[Pair]) -> int:
+        """Lines."""
+        return len(pairs)
+
+    def __call__(self, pairs: Sequence[Pair]) -> LossParts:
         """The loss of some lines."""
-        pairs = [item for item in items if isinstance(item, tuple)]
         with torch.no_grad():
             wanted = self._vectors(self.teacher, [theirs for _, theirs in pairs])
         found = self._vectors(self.model, [mine for mine, _ in pairs])
@@ -247,11 +236,5 @@ class LineLoss:
 
     def _vectors(self, model: Any, rows: Sequence[list[int]]) -> Tensor:
         ids, real = padded(rows, self.device)
-        with _autocast(self.device):
-            hidden: Tensor = model(input_ids=ids, attention_mask=real.long()).last_hidden_state
+        hidden: Tensor = model(input_ids=ids, attention_mask=real.long()).last_hidden_state
         return (hidden.float() * real[..., None]).sum(dim=1) / real.sum(dim=1, keepdim=True)
-
-
-def _autocast(device: torch.device) -> Any:
-    """Bfloat16 activations on a GPU; nothing on a CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")

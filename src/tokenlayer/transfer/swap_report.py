@@ -61,8 +61,8 @@ def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
     if config.texts:
         report.data["sample"] = _sample(config.texts[0], job.source.tokenizer, job.target.tokenizer)
     if config.heal is not None:
-        loop = config.heal.loop(config.seed)
-        report.add("healing", loop.steps, "steps", n=config.heal.budget_tokens)
+        phase = config.heal.phase()
+        report.add("healing", phase.steps, "steps", n=config.heal.budget_tokens)
     report.next_command = f"tokenlayer swap {job.source.name} {job.asked} --out {out}"
     return report
 
@@ -98,7 +98,7 @@ def add_healing(report: Report, config: "SwapConfig", healed: "Healed") -> None:
     rows = [
         ("trained", f"{heal.train}, {healed.parameters:,} numbers"),
         ("tokens", f"{healed.tokens:,} in {len(losses)} steps, {healed.passes} passes over the texts"),
-        ("learning rate", heal.loop(0).learning_rate),
+        ("learning rate", heal.phase().schedule.peak),
         ("loss, first and last tenth", f"{first:.4f} to {last:.4f}"),
         ("seconds", round(healed.seconds, 1)),
     ]
