@@ -13,12 +13,16 @@ import torch
 from tests.train.two_losses import ROWS, TwoLosses
 from torch import nn
 
+from tokenlayer.app.report.page import html_page
 from tokenlayer.core.errors import BadCheckpoint, BadOption, MissingExtra, VerifyFailed
+from tokenlayer.core.report import Report
 from tokenlayer.train.config import TrainConfig
 from tokenlayer.train.engine import Hooks, train
+from tokenlayer.train.estimate import estimate
 from tokenlayer.train.metrics import read_rows, told
 from tokenlayer.train.objective import LossParts, Objective, ParameterGroup, Phase, Schedule, Shard, decay_groups
 from tokenlayer.train.processes import Processes
+from tokenlayer.train.summary import add_training
 
 TWO_PHASES = [Phase("guess", 3, Schedule(0.02, warmup=1)), Phase("both", 4, Schedule(0.01, "cosine", 2, 0.1))]
 CONFIG = TrainConfig(weight_decay=0.1, clip=0.5, save_seconds=0.0, log_every=2)
@@ -85,8 +89,8 @@ def test_a_run_that_stops_twice_ends_with_the_same_bits(fresh, tmp_path):
     assert same(part.weights(), whole.weights())
     assert sorted(p.name for p in (tmp_path / "state").iterdir()) == ["step-000000006", "step-000000007"]
     rows, other = (read_rows(tmp_path / name) for name in ("whole.jsonl", "part.jsonl"))
-    assert [row["step"] for row in rows] == [row["step"] for row in other] == [2, 4, 6, 7]
-    assert [row["phase"] for row in rows] == ["guess", "both", "both", "both"]
+    assert [row["step"] for row in rows] == [row["step"] for row in other] == [2, 3, 4, 6, 7]
+    assert [row["phase"] for row in rows] == ["guess", "guess", "both", "both", "both"]
 
 
 def test_moments_go_on_in_the_next_phase_unless_it_begins_fresh():
@@ -417,3 +421,46 @@ def test_two_processes_with_sharded_networks_equal_one_and_go_on(tmp_path):
     one = TwoLosses()
     assert train(one, config, state=state).losses == pytest.approx(expected.losses, rel=1e-5)
     near(alone.weights(), one.weights())
+
+
+def test_an_estimate_leaves_no_trace_and_adds_up(tmp_path):
+    one, other = TwoLosses(dropout=0.3, phases=TWO_PHASES), TwoLosses(dropout=0.3, phases=TWO_PHASES)
+    before, state = one.weights(), torch.get_rng_state()
+    found = estimate(one, CONFIG)
+    assert same(before, one.weights())
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(p.grad is None and p.requires_grad for m in one.modules().values() for p in m.parameters())
+    size = sum(value.numel() for value in before.values())
+    assert (found.trained, found.frozen) == (size, 0)
+    assert found.weight_bytes == found.gradient_bytes == 4 * size
+    assert found.moment_bytes == 8 * size + 4 * len(before)
+    assert found.run_seconds == pytest.approx(3 * found.step_seconds["guess"] + 4 * found.step_seconds["both"])
+    assert 0 < found.activation_bytes < 100_000
+    assert train(one, CONFIG).losses == train(other, CONFIG).losses
+    report = Report("trial")
+    found.add_to(report)
+    assert report.metric("training memory").value == pytest.approx(found.memory_bytes / 1e6)
+
+
+def test_kept_activations_are_counted_by_storage():
+    line = Line()
+    line.x = nn.Linear(100, 1, bias=False)
+    line.micro_batches = lambda phase, step, shard: [(0, torch.ones(50, 100))]
+    assert estimate(line).activation_bytes == 4 * (50 * 100 + 50)  # the input of the product, and of the square
+
+
+def test_a_run_is_summed_up_with_its_curves():
+    trained = train(TwoLosses(phases=TWO_PHASES), CONFIG)
+    report = Report("trained")
+    add_training(report, trained)
+    assert report.metric("trained tokens").value == trained.tokens
+    assert [row[:2] for row in report.table("losses").rows] == [
+        ("guess", "guess"),
+        ("both", "guess"),
+        ("both", "judge"),
+    ]
+    pytest.importorskip("matplotlib")
+    page = html_page(report)
+    assert "Losses while training" in page
+    assert "judge loss" in page
+    assert Report.from_dict(report.to_dict()).data["training"]["rows"] == trained.rows

@@ -26,7 +26,7 @@ class TrainConfig:
     device: str = "cpu"
     """Where networks stand; with several processes each takes its own."""
     log_every: int = 10
-    """Steps between two rows of numbers."""
+    """Steps between two rows of numbers; the last step of a phase has one too."""
     save_seconds: float = 300.0
     """Between two savings of the state."""
     keep: int = 2

@@ -96,7 +96,7 @@ def train(
                 wanted = state is not None and time.monotonic() - saved > config.save_seconds
                 told = run.step(phase, step, save=wanted)
                 meter.add(told)
-                if run.done % config.log_every == 0 or run.done == run.steps:
+                if run.done % config.log_every == 0 or step == phase.steps - 1:
                     rows.append(meter.row(run.done, phase.name, seconds=run.seconds))
                     _call(hooks.on_row, rows[-1])
                 _call(hooks.progress, run.done, run.steps)

@@ -121,6 +121,10 @@ class WindowObjective(Objective):
         """Windows of the step."""
         return self.samples.step(before(self.phases, phase) + step, shard)
 
+    def trial(self, phase: Phase) -> Iterable[list[Sample]]:
+        """The first windows, whatever the phase."""
+        return self.samples.step(0)
+
     def export(self, folder: Path) -> None:
         """Writes the model, and the tokenizer if there is one."""
         save_model(self.net.model, folder, self.tokenizer)

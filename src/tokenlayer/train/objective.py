@@ -158,6 +158,10 @@ class Objective(Protocol):
         """
         return None
 
+    def trial(self, phase: Phase) -> Iterable[Any]:
+        """Micro-batches like those of a step, for `estimate`; training from the first step stays possible."""
+        return self.micro_batches(phase, 0, Shard())
+
     def tokens(self, batch: Any) -> int:
         """Real (not pad) tokens of a micro-batch; for the speed that is told."""
         return 0

@@ -85,6 +85,7 @@ class Run:
         losses: of each step so far.
         tokens: trained on so far.
         seconds: of all steps so far.
+        moments: state of the optimiser by parameter and key, as it was when a phase or a state was closed.
     """
 
     def __init__(self, objective: Objective, config: TrainConfig, optimiser: MakeOptimiser | None = None) -> None:
@@ -97,7 +98,7 @@ class Run:
         self._make = optimiser or self._adamw
         self._named: dict[str, nn.Parameter] = {}
         self._trained: dict[str, nn.Parameter] = {}
-        self._moments: dict[str, dict[str, Tensor]] = {}
+        self.moments: dict[str, dict[str, Tensor]] = {}
         self._rates: list[float] = []
         self._optimiser: torch.optim.Optimizer | None = None
         self.done = 0
@@ -127,7 +128,7 @@ class Run:
         )
         if first or not phase.fresh:
             for name, parameter in self._named.items():
-                held = self._moments.get(name, {})
+                held = self.moments.get(name, {})
                 self._optimiser.state[parameter].update({key: like(parameter, held[key]) for key in held})
         self._module = self.processes.wrapped(self._whole)
         try:
@@ -155,7 +156,7 @@ class Run:
         assert self._optimiser is not None
         for name, parameter in self._named.items():
             held = self._optimiser.state.get(parameter, {})
-            self._moments[name] = {key: value for key, value in held.items() if isinstance(value, Tensor)}
+            self.moments[name] = {key: value for key, value in held.items() if isinstance(value, Tensor)}
 
     def step(self, phase: Phase, step: int, *, save: bool = False) -> Told:
         """One step of the optimiser.
@@ -309,7 +310,7 @@ class Run:
         self._keep_moments()
         parameters = {name: whole(parameter.detach()) for name, parameter in self._trained.items()}
         moments = {
-            name: {key: whole(value) for key, value in held.items()} for name, held in self._moments.items() if held
+            name: {key: whole(value) for key, value in held.items()} for name, held in self.moments.items() if held
         }
         if self.processes.main:
             losses = torch.tensor(self.losses, dtype=torch.float64)
@@ -337,7 +338,7 @@ class Run:
             put(parameter, state.parameters[name])
         for name, buffer in self._buffers().items():
             put(buffer, state.buffers[name])
-        self._moments = dict(state.moments)
+        self.moments = dict(state.moments)
         self.done, self.losses = state.step, state.losses.tolist()
         self.tokens, self.seconds = state.tokens, state.seconds
 

@@ -6,6 +6,7 @@ Sections come from the names of metrics, tables and data in the `Report`; what i
 from codecs import getincrementaldecoder
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from tokenlayer.app.format import NUMERIC, cell, change, metric_rows, number, visible
@@ -173,6 +174,33 @@ def _healing(report: Report) -> Plot | None:
     )
 
 
+def _training(report: Report) -> Plot | None:
+    rows = (report.data.get("training") or {}).get("rows")
+    if not rows:
+        return None
+    parts = list(dict.fromkeys(name for row in rows for name in row["parts"]))
+    panels = [
+        (f"{name} loss", [(row["step"], row["parts"][name]) for row in rows if name in row["parts"]]) for name in parts
+    ]
+    panels.append(("learning rate", [(row["step"], row["rate"]) for row in rows]))
+    borders = [one["step"] for one, after in pairwise(rows) if one["phase"] != after["phase"]]
+    return Plot(
+        "Losses while training",
+        "Each part of the loss, and the learning rate; a dotted line stands where another phase begins.",
+        plots.curves(panels, borders),
+        ["step", "phase", *parts, "learning rate"],
+        [
+            [
+                number(row["step"]),
+                row["phase"],
+                *(number(row["parts"][name]) if name in row["parts"] else "" for name in parts),
+                f"{row['rate']:.2e}",
+            ]
+            for row in rows[:: max(1, len(rows) // 10)]
+        ],
+    )
+
+
 def _comparisons(report: Report) -> list[Plot]:
     """One drawing for each text that several tokenizers and initialisers were compared on, best first."""
     found = report.data.get("comparison") or {}
@@ -201,7 +229,7 @@ def _mean_and_range(values: Sequence[float], name: str) -> tuple[str, str]:
     return number(sum(values) / len(values), "", name), f"{low} to {high}" if len(values) > 1 else ""
 
 
-DRAWN = (_saved, _bits, _healing, _origin, _lengths)
+DRAWN = (_saved, _bits, _healing, _training, _origin, _lengths)
 
 
 def _compared(report: Report, name: str) -> list[tuple[Metric, float]]:

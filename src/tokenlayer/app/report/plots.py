@@ -101,6 +101,23 @@ def losses(values: Sequence[float]) -> str:
     return _svg(figure, "healing")
 
 
+def curves(panels: Sequence[tuple[str, Sequence[tuple[int, float]]]], borders: Sequence[int] = ()) -> str:
+    """Draws one panel below the other for each (name, points of step and value), and lines where a phase begins."""
+    figure, _ = _canvas(0.3 + 1.25 * len(panels))
+    figure.clear()
+    for axes, (name, points) in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels, strict=True
+    ):
+        _bare(axes)
+        axes.plot([x for x, _ in points], [y for _, y in points], color=AFTER, linewidth=1.6)
+        for border in borders:
+            axes.axvline(border, color=MUTED, linewidth=0.8, linestyle=":")
+        axes.set_ylabel(name)
+        axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set_xlabel("steps")
+    return _svg(figure, "curves")
+
+
 def stacked(parts: Sequence[tuple[str, float]]) -> str:
     """Draws one bar from left to right, a part for each (name, count)."""
     figure, axes = _canvas(0.5)
@@ -147,13 +164,18 @@ def _canvas(height: float) -> tuple["Figure", "Axes"]:
         raise MissingExtra("matplotlib", "report", "the page with plots") from error
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: "Axes") -> None:
+    """No frame, quiet labels."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, colors=MUTED, labelsize=9)
     axes.xaxis.label.set(color=MUTED, size=9)
     axes.yaxis.label.set(color=MUTED, size=9)
     axes.set_axisbelow(True)
     axes.patch.set_visible(False)
-    return figure, axes
 
 
 def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
