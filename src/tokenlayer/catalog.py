@@ -91,6 +91,16 @@ SYSTEMS: tuple[System, ...] = (
         command="swap --init cw2v",
         config="tokenlayer.transfer.cw2v:Cw2vConfig",
     ),
+    System(
+        slug="zett",
+        room="transfer",
+        title="a hypernetwork, trained once for a model, that predicts the rows of any tokenizer",
+        paper="Minixhofer et al., Zero-Shot Tokenizer Transfer, NeurIPS 2024",
+        year=2024,
+        entry="tokenlayer.transfer.zett.train:train_hypernet",
+        command="transfer hypernet",
+        config="tokenlayer.transfer.zett.config:ZettConfig",
+    ),
 )
 
 

@@ -1,5 +1,6 @@
 """One small case for each system of the catalogue: a run, and inputs that must be refused."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,45 @@ def terms_case() -> Case:
     )
 
 
+def hypernet_case() -> Case:
+    """The case of ZeTT: a tiny model gets a tiny hypernetwork in a few steps."""
+    small = {"batch": 2, "block": 12, "vocab_size": 420, "identity_tokens": 16}
+
+    def hypernet(folder: Path, *, text: str = "\n\n".join(SENTENCES.values()) * 8, **given: object) -> Path:
+        kind = given.pop("kind", "tied_llama")
+        model = given.pop("model", None) or tiny_swaps.model_with_tokenizer(str(kind), folder / "model")
+        (folder / "text.txt").write_text(text, encoding="utf-8")
+        changes = small | dict(given.pop("changes", {}))
+        texts = given.pop("texts", [f"en:{folder}/text.txt"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            settings = {"preset": "small", "steps": 6, "changes": changes, **given}
+            api.hypernet(model, texts, folder / "out", **settings)
+        return folder / "out"
+
+    return Case(
+        run=lambda folder, seed: (hypernet(folder, seed=seed) / "model.safetensors").read_bytes(),
+        bad_inputs=(
+            ("no such model", lambda folder: hypernet(folder, model=folder / "nowhere"), "nowhere"),
+            ("a model without a head", lambda folder: hypernet(folder, kind="bert_encoder"), "no language-model head"),
+            ("no text", lambda folder: hypernet(folder, texts=[]), "a hypernetwork is trained on texts"),
+            ("no such text", lambda folder: hypernet(folder, texts=[f"en:{folder}/no.txt"]), "no.txt"),
+            ("an empty text", lambda folder: hypernet(folder, text=" \n"), "hold nothing that can be predicted"),
+            ("an unknown shape", lambda folder: hypernet(folder, arch="papre"), "arch is 'papre', expected one of"),
+            ("an unknown preset", lambda folder: hypernet(folder, preset="tiny"), "preset is 'tiny', expected one of"),
+            ("a block that is too long", lambda folder: hypernet(folder, changes={"block": 4096}), "reads at most"),
+            (
+                "a vocabulary without room",
+                lambda folder: hypernet(folder, changes={"vocab_size": 300}),
+                "vocab_size is 300, expected more than",
+            ),
+        ),
+        seeded=True,
+    )
+
+
 CASES = {
+    "zett": hypernet_case(),
     "pieces": swap_case("pieces", seeded=False),
     "ktokeniser": terms_case(),
     "wechsel": swap_case("wechsel", seeded=True, materials=two_languages, bad_materials=BAD_WORD_VECTORS),

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenlayer.core.errors import BadOption
+from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.seeds import numpy_generator
 from tokenlayer.models.blocks.ragged import Packed
 from tokenlayer.models.losses import token_logprobs
@@ -230,6 +230,11 @@ class ZettObjective(Objective):
         cut = [ids[:room] for ids in sampled.encode([batch.texts[n] for n in mine])]
         kept = [(n, ids) for n, ids in zip(mine, cut, strict=True) if len(ids) > 1]
         rows = [ids for _, ids in kept]
+        if not rows:
+            raise BadText(
+                f"the texts of {batch.language} at step {step} hold nothing that can be predicted",
+                hint="give texts with more than one token each",
+            )
         chosen, correction = self._choose(sampled, rows, numpy_generator(self.seed, "zett-rows", step, shard.rank))
         pieces, _ = self.decomposer.pieces([sampled.tokens[i] for i in chosen])
         text_rows, special_rows = place(len(chosen), self.specials)

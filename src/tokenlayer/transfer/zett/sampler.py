@@ -80,7 +80,8 @@ class SamplerConfig:
         if self.vocab_size <= fixed:
             raise BadOption(
                 f"vocab_size is {self.vocab_size}, expected more than {fixed}: 256 bytes and {fixed - 256} whitespace"
-                f" runs are always there (longest {self.longest})"
+                f" runs are always there (longest {self.longest})",
+                hint="the paper has 32768, small models do with 2048",
             )
 
 

@@ -1,7 +1,17 @@
-"""Trains a hypernetwork for a model and writes it as a folder.
+"""Trains a hypernetwork for a model and writes it as a folder: one network, with which any tokenizer fits the model.
 
 Paper: Minixhofer, Ponti, Vulić, "Zero-Shot Tokenizer Transfer", NeurIPS 2024.
 Reference: bminixhofer/zett.
+
+Shapes: source rows `(vocab, dim)`, for untied models `(vocab, 2 * dim)`; what the network takes and gives is in
+`network`, what a step is in `objective`, how tokenizers are sampled in `sampler`.
+
+Errors: `BadText` for texts that are missing, damaged or empty; `BadOption` for sizes that do not fit;
+`BadCheckpoint` for a model without a language-model head; `OutputExists` for a folder that is there.
+
+Differences from the paper: those of `network` (scalers, positions), `sampler` (true character boundaries) and `texts`
+(documents are joined by an empty line). `arch="residual"`, `identity="split"` and `rows_per_step` are ours and off
+unless asked for. Control tokens that the model knows by number keep their numbers in sampled vocabularies.
 """
 
 import hashlib
@@ -162,7 +172,7 @@ def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str
     model, _ = load_model(checkpoint.folder, checkpoint.kind, dtype=config.precision, device=config.device)
     most = most_positions(model)
     if most is not None and training.block > most:
-        raise BadOption(f"block is {training.block}, {source.name} reads at most {most} tokens")
+        raise BadOption(f"block is {training.block}, {source.name} reads at most {most} tokens", hint=f"--block {most}")
     network = make_network(source, rows, config, texts.languages if config.languages else ()).to(config.device)
     moved = replace(
         rows, table=rows.table.to(config.device), bias=None if rows.bias is None else rows.bias.to(config.device)
