@@ -148,12 +148,8 @@ class PortJob:
     def own_rows(self) -> dict[int, int]:
         """Target id -> id of the fine-tune, for the control tokens whose row is the fine-tune's."""
         source, target = self.finetune.tokenizer.vocab, self.target.tokenizer.vocab
-        found: dict[int, int] = {}
-        for i, new in self.target.token_map.items():
-            if source.kinds[i] is target.kinds[new] is Kind.CONTROL:
-                same_name = source.names[i] == target.names[new]
-                if same_name or new not in found:
-                    found[new] = i
+        pairs = self.target.token_map.items()
+        found = {new: i for i, new in pairs if source.kinds[i] is target.kinds[new] is Kind.CONTROL}
         trained = self._trained(sorted(set(found.values())))
         return {new: i for new, i in sorted(found.items()) if i in trained}
 
