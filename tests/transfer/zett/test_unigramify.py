@@ -126,7 +126,9 @@ def test_constraints_are_added_until_nothing_else_wins():
     tokenizer = loaded(FAMILIES["split-byte-level"]())
     whole = unigramify(tokenizer, TEXTS)
     once = unigramify(tokenizer, TEXTS, UnigramifyConfig(rounds=1))
-    assert whole.rounds > 1
+    assert 1 < whole.rounds < UnigramifyConfig().rounds
+    sooner = unigramify(tokenizer, TEXTS, UnigramifyConfig(enough=0.2))
+    assert sooner.rounds < whole.rounds
     assert whole.constraints > once.constraints
     assert whole.accuracy >= once.accuracy
 
@@ -144,6 +146,7 @@ def test_the_same_texts_give_the_same_scores():
         ({"prior_weight": -1.0}, "prior_weight is -1.0, expected more than 0"),
         ({"best": 1}, "best is 1, expected at least 2"),
         ({"rounds": 0}, "rounds is 0, expected at least 1"),
+        ({"enough": -0.1}, "enough is -0.1, expected at least 0"),
     ],
 )
 def test_what_is_out_of_range_is_refused(changes, message):

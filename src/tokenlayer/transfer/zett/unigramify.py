@@ -12,8 +12,8 @@ implementation: bminixhofer/zett, `scripts/unigramify.sh`.
 Differences from the paper:
 
 - Constraints are generated: the program is solved with the competitors found so far, those that still win under its
-  scores are added, and so on until none is left. A pre-token that needs no slack then beats *every* other cut, not the
-  first 16 alone.
+  scores are added, and so on until (nearly) none is left. A pre-token that needs no slack then beats *every* other
+  cut, not the first 16 alone.
 - The text of every token counts as a pre-token, once (`own_text`): on text of another kind 99.3 % instead of 97.1 % of
   pre-tokens were then cut alike (GPT-2's tokenizer, fitted on help pages, tried on Wikipedia).
 - HiGHS (through SciPy) instead of CPLEX.
@@ -58,12 +58,16 @@ class UnigramifyConfig:
     """Most frequent pre-tokens that are used."""
     rounds: int = 30
     """Most programs that are solved; fewer are needed as a rule."""
+    enough: float = 1e-5
+    """Stops when pre-tokens for which a new competitor wins are fewer than this share, by how often they occur."""
 
     def __post_init__(self) -> None:
-        for name, low in (("margin", 0.0), ("prior_weight", 0.0), ("best", 2), ("pretokens", 1), ("rounds", 1)):
-            if not getattr(self, name) >= low or (low == 0 and getattr(self, name) == 0):
-                least = "more than 0" if low == 0 else f"at least {low}"
-                raise BadOption(f"{name} is {getattr(self, name)}, expected {least}")
+        for name in ("margin", "prior_weight"):
+            if not getattr(self, name) > 0:
+                raise BadOption(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name, low in (("best", 2), ("pretokens", 1), ("rounds", 1), ("enough", 0)):
+            if not getattr(self, name) >= low:
+                raise BadOption(f"{name} is {getattr(self, name)}, expected at least {low}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +246,8 @@ class _Fit:
         for at in range(self.config.rounds):
             new = self.violated(scores)
             fresh = [one for one in new if one not in known]
-            if not fresh:
+            losing = self.times[sorted({place for place, _ in fresh})].sum()
+            if losing <= self.config.enough * self.times.sum():
                 return scores, at, len(known)
             known.update(dict.fromkeys(fresh))
             if progress is not None:
