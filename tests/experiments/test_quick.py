@@ -140,3 +140,16 @@ def test_ktokeniser(tmp_path, capsys):
     arms = {row["arm"] for row in kept(tmp_path / "runs")}
     assert {"base", "k f=1"} <= arms
     assert "| entities |" in capsys.readouterr().out
+
+
+def test_unigramify(data, tmp_path, capsys):
+    pytest.importorskip("scipy")
+    given = ["--tokenizer", f"own={data}/lm/tokenizer.json", "--texts", data / "help-en-us.txt"]
+    given += ["--other", data / "ud-en.txt", "--out", tmp_path, "--quick"]
+    experiment("unigramify", *given)
+    (row,) = kept(tmp_path)
+    assert row["fitted"] > 0.95
+    assert 0 < row["other text"] <= 1
+    assert "| own | 300 |" in capsys.readouterr().out
+    experiment("unigramify", *given)
+    assert kept(tmp_path) == [row]
