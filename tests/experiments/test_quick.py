@@ -153,3 +153,21 @@ def test_unigramify(data, tmp_path, capsys):
     assert "| own | 300 |" in capsys.readouterr().out
     experiment("unigramify", *given)
     assert kept(tmp_path) == [row]
+
+
+def test_zett(data, tmp_path, capsys):
+    pytest.importorskip("gensim")
+    given = ["--texts", data / "help-en-us.txt", "--other", data / "par-train.en.txt", "--german", data / "help-de.txt"]
+    given += ["--second", data / "ud-en.txt", "--out", tmp_path, "--quick"]
+    experiment("zett", *given)
+    rows = kept(tmp_path)
+    arms = {row["arm"]: row["bits"] for row in rows if row["kind"] == "hypernet"}
+    assert len(arms) == 5
+    assert arms["paper"] != arms["no noise"] != arms["no identity"] != arms["residual"] != arms["no aux"]
+    assert sum(row["kind"] == "heuristic" for row in rows) == 20
+    assert sum(row["kind"] == "n-shot" for row in rows) == 4
+    held = set((tmp_path / "texts" / "held.txt").read_text().splitlines()) - {""}
+    assert held.isdisjoint((tmp_path / "texts" / "train-0.txt").read_text().splitlines())
+    assert "| hypernet, paper |" in capsys.readouterr().out
+    experiment("zett", *given)
+    assert kept(tmp_path) == rows
