@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenlayer.app.api import compare, doctor, expand, learn, load_report, port, swap, terms
+    from tokenlayer.app.api import compare, doctor, expand, hypernet, learn, load_report, port, swap, terms
 
     __version__: str
 
-__all__ = ["__version__", "compare", "doctor", "expand", "learn", "load_report", "port", "swap", "terms"]
+__all__ = ["__version__", "compare", "doctor", "expand", "hypernet", "learn", "load_report", "port", "swap", "terms"]
 
 
 def __getattr__(name: str) -> Any:

@@ -70,11 +70,11 @@ def test_the_main_loss_is_that_of_the_model_with_those_rows(name, tmp_path):
         model = load(tmp_path / name)
         model.get_input_embeddings().weight.data = table.rows
         model.get_output_embeddings().weight.data = table.head_rows
-        logits = model(input_ids=batch.ids, attention_mask=batch.real.long()).logits.float()
+        logits = model(input_ids=batch.texts.targets, attention_mask=batch.texts.real.long()).logits.float()
     nats, count = 0.0, 0
-    for row in range(len(batch.ids)):
-        for at in range(1, int(batch.real[row].sum())):
-            nats -= float(torch.log_softmax(logits[row, at - 1], -1)[batch.ids[row, at]])
+    for row in range(len(batch.texts.targets)):
+        for at in range(1, int(batch.texts.real[row].sum())):
+            nats -= float(torch.log_softmax(logits[row, at - 1], -1)[batch.texts.targets[row, at]])
             count += 1
     assert float(losses["main"].total.detach()) == pytest.approx(nats, rel=1e-4)
     assert losses["main"].terms == count == made.counts(made.phases[1], batch)["main"]
@@ -88,16 +88,16 @@ def test_masked_models_guess_masked_tokens(name, tmp_path):
     vocab = made.vocab
     special_of = dict(zip(made.specials, batch.special_rows.tolist(), strict=True))
     marks = [special_of[i] for i in (*made.front, *made.back)]
-    assert not batch.asked[torch.isin(batch.ids, torch.tensor(marks))].any()
-    assert not batch.asked[~batch.real].any()
-    assert torch.equal(batch.shown[~batch.asked], batch.ids[~batch.asked])
-    masked = batch.shown == special_of[vocab.roles["mask"]]
-    inner = int(batch.real.sum()) - len(batch.ids) * len(marks)
-    asked = int(batch.asked.sum())
+    assert not batch.texts.chosen[torch.isin(batch.texts.targets, torch.tensor(marks))].any()
+    assert not batch.texts.chosen[~batch.texts.real].any()
+    assert torch.equal(batch.texts.ids[~batch.texts.chosen], batch.texts.targets[~batch.texts.chosen])
+    masked = batch.texts.ids == special_of[vocab.roles["mask"]]
+    inner = int(batch.texts.real.sum()) - len(batch.texts.targets) * len(marks)
+    asked = int(batch.texts.chosen.sum())
     assert abs(asked - 0.3 * inner) < 4 * np.sqrt(inner * 0.3 * 0.7)
     assert abs(int(masked.sum()) - 0.8 * asked) < 4 * np.sqrt(asked * 0.8 * 0.2)
-    other = batch.asked & ~masked & (batch.shown != batch.ids)
-    assert torch.isin(batch.shown[other], batch.text_rows).all()
+    other = batch.texts.chosen & ~masked & (batch.texts.ids != batch.texts.targets)
+    assert torch.isin(batch.texts.ids[other], batch.text_rows).all()
     losses = made.main_loss(batch)
     assert losses["main"].terms == asked
     with torch.no_grad():
@@ -107,8 +107,8 @@ def test_masked_models_guess_masked_tokens(name, tmp_path):
         head = model.get_output_embeddings()
         head.weight.data, head.bias.data = table.rows, table.bias
         if name == "bert_mlm":
-            logits = model(input_ids=batch.shown, attention_mask=batch.real.long()).logits.float()
-            wanted = torch.log_softmax(logits, -1).gather(2, batch.ids[..., None])[..., 0][batch.asked]
+            logits = model(input_ids=batch.texts.ids, attention_mask=batch.texts.real.long()).logits.float()
+            wanted = torch.log_softmax(logits, -1).gather(2, batch.texts.targets[..., None])[..., 0][batch.texts.chosen]
             assert float(losses["main"].total.detach()) == pytest.approx(-float(wanted.sum()), rel=1e-4)
 
 
@@ -200,7 +200,7 @@ def test_some_rows_stand_for_the_rest(tmp_path):
     assert len(part.pieces) == 150
     assert len(whole.pieces) == 420
     assert part.source_bytes == whole.source_bytes
-    seen = len(set(part.ids[part.real].tolist()) - set(part.special_rows.tolist()))
+    seen = len(set(part.texts.targets[part.texts.real].tolist()) - set(part.special_rows.tolist()))
     raised = part.correction[part.text_rows]
     assert int((raised == 0).sum()) == seen
     assert raised[raised != 0].numpy() == pytest.approx(np.log((420 - seen) / (150 - seen)))
@@ -226,8 +226,8 @@ def _sampled():
 def test_processes_share_the_texts_of_a_step(tmp_path):
     alone = objective(tmp_path).main_batch(0)
     parts = [objective(tmp_path).main_batch(0, Shard(rank, 2)) for rank in (0, 1)]
-    assert sorted(n for part in parts for n in part.samples.tolist()) == alone.samples.tolist()
-    assert sum(int(part.asked.sum()) for part in parts) == int(alone.asked.sum())
+    assert sorted(len(part.texts.ids) for part in parts) == [2, 2]
+    assert sum(int(part.texts.chosen.sum()) for part in parts) == int(alone.texts.chosen.sum())
     assert all(torch.equal(part.pieces.values, alone.pieces.values) for part in parts)
     first = objective(tmp_path).identity_batch(0).tokens.tolist()
     halves = [objective(tmp_path).identity_batch(0, Shard(rank, 2)).tokens.tolist() for rank in (0, 1)]

@@ -71,6 +71,7 @@ def test_the_folder_holds_a_network_that_learned(model, config, tmp_path):
     assert report.metric("bits per byte of sampled tokenizers").value > 0
     rows = {row[1]: row for row in report.table("losses").rows}
     assert rows["identity"][3] < 0.9 * rows["identity"][2]
+    assert set(rows) == {"identity", "main", "aux", "one piece", "bytes per token"}
     saved = load_hypernet(tmp_path / "hn")
     assert saved.about["training"]["steps"] == 60
     logged = [json.loads(line) for line in (tmp_path / "hn" / "metrics.jsonl").read_text().splitlines()]
@@ -116,6 +117,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_costs(model, config, tmp_path
     assert sorted(tmp_path.iterdir()) == before
     times = [report.metric(f"seconds of a step, {name}").value for name in ("identity", "main")]
     hours = report.metric("time of the run").value
+    assert report.metric("training memory").value > 0
     assert hours == pytest.approx((3 * times[0] + 5 * times[1]) / 3600)
     assert report.metric("parameters").value == sum(
         p.numel() for p in load_hypernet(trained(model, config, tmp_path)).network.parameters()

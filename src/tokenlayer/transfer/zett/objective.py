@@ -12,7 +12,7 @@ Differences from the paper, off unless asked for:
     - `identity="split"` shows three tokens of four cut in two, which asks for more than copying.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,8 @@ from tokenlayer.models.losses import token_logprobs
 from tokenlayer.models.outside_rows import OutsideRows
 from tokenlayer.models.score import start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
-from tokenlayer.train.draws import uniform
+from tokenlayer.train.batches import Sample, padded
+from tokenlayer.train.language import Masked, Masking
 from tokenlayer.train.objective import LossParts, Objective, Phase, Schedule, Shard
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
@@ -38,8 +39,6 @@ from tokenlayer.transfer.zett.texts import TrainingTexts
 
 IDENTITY, MAIN = "identity", "main"
 ALONE = Shard()
-MASKED, RANDOM = 0.8, 0.1
-"""Of the tokens to predict of masked models, shares that are masked and replaced (Devlin et al. 2019)."""
 OWN_SHARE = 0.25
 """Of the tokens of a split identity step, share shown as their own piece."""
 
@@ -87,11 +86,7 @@ class MainBatch:
         text_rows: row number of each of them.
         special_rows: row numbers of the control tokens.
         correction: what is added to the logit of each row.
-        samples: numbers of the texts in the data.
-        ids: row numbers of the texts' tokens, shape `(texts, seq)`.
-        real: which of them are no padding.
-        asked: which of them are predicted; of causal models all but the first.
-        shown: what the model reads, shape `(texts, seq)`.
+        texts: row numbers of their tokens: what the model reads, what was there, and what is asked for.
         single: which predicted tokens are one source piece, and which.
         source_bytes: bytes of the tokens that are predicted.
         language: its number, or None.
@@ -101,11 +96,7 @@ class MainBatch:
     text_rows: Tensor
     special_rows: Tensor
     correction: Tensor
-    samples: Tensor
-    ids: Tensor
-    real: Tensor
-    asked: Tensor
-    shown: Tensor
+    texts: Masked
     single: tuple[Tensor, Tensor]
     source_bytes: int
     language: int | None
@@ -170,13 +161,13 @@ class ZettObjective(Objective):
         """Source tokens; or predicted tokens and those of one piece."""
         if isinstance(batch, IdentityBatch):
             return {IDENTITY: float(len(batch.tokens))}
-        tokens = float(batch.asked.sum())
+        tokens = float(batch.texts.chosen.sum())
         alone = float(len(batch.single[0]))
         return {MAIN: tokens, "aux": alone, "one piece": float(len(batch.pieces)), "bytes per token": tokens}
 
     def tokens(self, batch: "IdentityBatch | MainBatch") -> int:
         """Tokens that the language model reads; source tokens of an identity step."""
-        return len(batch.tokens) if isinstance(batch, IdentityBatch) else int(batch.real.sum())
+        return len(batch.tokens) if isinstance(batch, IdentityBatch) else int(batch.texts.real.sum())
 
     def flops(self, batch: "IdentityBatch | MainBatch") -> float:
         """Twice a parameter and piece forward, four times backward; the frozen model's backward costs two."""
@@ -184,7 +175,7 @@ class ZettObjective(Objective):
         if isinstance(batch, IdentityBatch):
             return network
         read, rows = self.tokens(batch), len(batch.pieces)
-        return network + 4.0 * self._body * read + 6.0 * self.source.dim * rows * int(batch.asked.sum())
+        return network + 4.0 * self._body * read + 6.0 * self.source.dim * rows * int(batch.texts.chosen.sum())
 
     def export(self, folder: Path) -> None:
         """Writes the hypernetwork as a folder."""
@@ -243,44 +234,30 @@ class ZettObjective(Objective):
         raised = torch.zeros(len(text_rows) + len(special_rows))
         raised[text_rows] = correction
         front, back = ([special_of[i] for i in marks] for marks in (self.front, self.back))
-        ids, real = _padded([[*front, *(row_of[i] for i in row), *back] for row in rows])
-        languages = self.network.config.languages
-        asked = real & (torch.arange(ids.shape[1]) > 0)
+        samples = [Sample(step * len(batch.texts) + n, [*front, *(row_of[i] for i in row), *back]) for n, row in kept]
         sizes = torch.zeros(len(raised), dtype=torch.int64)
         sizes[text_rows] = torch.tensor([len(sampled.tokens[i]) for i in chosen])
-        samples = torch.tensor([step * len(batch.texts) + n for n, _ in kept])
-        shown = ids
-        if self.mask is not None:
-            asked, shown = self._masked(samples, ids, real, text_rows, special_of[self.mask])
+        texts = self._read(samples, text_rows, None if self.mask is None else special_of[self.mask])
         languages = self.network.config.languages
         return MainBatch(
             pieces,
             text_rows,
             special_rows,
             raised,
-            samples,
-            ids,
-            real,
-            asked,
-            shown,
+            texts,
             _single(pieces, self.network.config.vocab_size),
-            int(sizes[ids[asked]].sum()),
+            int(sizes[texts.targets[texts.chosen]].sum()),
             languages.index(batch.language) if languages else None,
         )
 
-    def _masked(
-        self, samples: Tensor, ids: Tensor, real: Tensor, text_rows: Tensor, mask: int
-    ) -> tuple[Tensor, Tensor]:
-        """Which tokens are to be guessed, and what is shown of them: 80 % masks, 10 % other tokens, 10 % themselves."""
-        places = torch.arange(ids.shape[1])
-        inner = (places >= len(self.front)) & (places < (real.sum(dim=1) - len(self.back))[:, None])
-        picked, how, other = uniform(self.seed, "zett-mask", samples, ids.shape[1], 3).unbind(1)
-        asked = inner & (picked < self.config.mask_rate)
-        if not asked.any():
-            asked = inner & (picked == picked[inner].min())
-        random = text_rows[(other * len(text_rows)).long()]
-        shown = torch.where(asked & (how < MASKED), mask, ids)
-        return asked, torch.where(asked & (how >= MASKED) & (how < MASKED + RANDOM), random, shown)
+    def _read(self, samples: list[Sample], text_rows: Tensor, mask: int | None) -> Masked:
+        """What a model reads of texts and what is asked: masked tokens, or of causal models all but the first."""
+        if mask is not None:
+            edges = (len(self.front), len(self.back))
+            masking = Masking(mask, text_rows.tolist(), edges=edges, rate=self.config.mask_rate)
+            return masking(samples, self.seed, torch.device("cpu"))
+        ids, real = padded([sample.item for sample in samples], torch.device("cpu"))
+        return Masked(ids, ids, real, real & (torch.arange(ids.shape[1]) > 0))
 
     def _choose(
         self, sampled: SampledVocab, rows: list[list[int]], draw: np.random.Generator
@@ -300,7 +277,8 @@ class ZettObjective(Objective):
         """Loss of the language model and the auxiliary loss; beside them, with no weight, what describes the step."""
         found = self.network(batch.pieces.to(self.device), self.source.table, batch.language)
         table = self.whole(found, batch)
-        shown, real, ids, asked = (x.to(self.device) for x in (batch.shown, batch.real, batch.ids, batch.asked))
+        read = batch.texts
+        shown, real, ids, asked = (x.to(self.device) for x in (read.ids, read.real, read.targets, read.chosen))
         if self.mask is None:  # what a causal model says of a token, it says one place before
             shown, real, ids, asked = shown[:, :-1], real[:, :-1], ids[:, 1:], asked[:, 1:]
         hidden = self.model.hidden(shown, real, table.rows)
@@ -309,12 +287,12 @@ class ZettObjective(Objective):
         head = self.model.head_with(table.head_rows.to(hidden.dtype), bias.to(hidden.dtype))
         nats = -token_logprobs(head, hidden[asked], ids[asked])
         aux = self.aux_loss(found, batch)
-        alone, read = (torch.tensor(float(x)) for x in (len(batch.single[0]), batch.source_bytes))
+        alone, size = (torch.tensor(float(x)) for x in (len(batch.single[0]), batch.source_bytes))
         return {
             MAIN: LossParts(nats.sum(), len(nats)),
             "aux": aux._replace(weight=self.config.aux_weight),
             "one piece": LossParts(alone, len(batch.pieces), 0.0),  # told, not trained
-            "bytes per token": LossParts(read, len(nats), 0.0),
+            "bytes per token": LossParts(size, len(nats), 0.0),
         }
 
     def whole(self, found: Predicted, batch: MainBatch) -> Predicted:
@@ -390,15 +368,6 @@ def _single(pieces: Packed, vocab_size: int) -> tuple[Tensor, Tensor]:
     ids = pieces.values[pieces.starts[alone]]
     known = ids < vocab_size
     return alone[known], ids[known]
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.int64)
-    real = torch.zeros(ids.shape, dtype=torch.bool)
-    for at, row in enumerate(rows):
-        ids[at, : len(row)] = torch.tensor(list(row))
-        real[at, : len(row)] = True
-    return ids, real
 
 
 def _there(x: Tensor | None) -> Tensor:

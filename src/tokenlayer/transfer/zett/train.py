@@ -24,8 +24,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tokenlayer.core.errors import BadCheckpoint, BadOption
 from tokenlayer.core.outputs import check_free, check_room, fresh_folder
 from tokenlayer.core.report import Report
@@ -34,12 +32,14 @@ from tokenlayer.data.documents import parse_source
 from tokenlayer.models.loading import OpenedModel, check_device, load_model, most_positions, opened_model, weight_stamps
 from tokenlayer.train.config import TrainConfig
 from tokenlayer.train.engine import Hooks, Trained, train
+from tokenlayer.train.estimate import estimate
 from tokenlayer.train.metrics import read_rows
+from tokenlayer.train.summary import add_training
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
 from tokenlayer.transfer.zett.files import save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, HypernetConfig
-from tokenlayer.transfer.zett.objective import ALONE, IDENTITY, MAIN, SourceRows, ZettObjective
+from tokenlayer.transfer.zett.objective import MAIN, SourceRows, ZettObjective
 from tokenlayer.transfer.zett.predict import source_table
 from tokenlayer.transfer.zett.texts import TrainingTexts
 
@@ -102,7 +102,7 @@ def train_hypernet(
         out: the folder to write; it appears only when the training is done.
         config: see `HypernetRun`.
         force: replace an existing folder that we wrote.
-        dry_run: say what would be trained, how large it is and how long a step takes; write nothing.
+        dry_run: try a step of each stage, say what the run would need; write nothing.
         finish: called with the report and the unfinished folder, to put files beside the weights.
         progress: see `Progress`.
 
@@ -122,7 +122,7 @@ def train_hypernet(
         objective = make_objective(source, config, report.warn)
         _describe(report, objective, config)
         if dry_run:
-            _try_steps(report, objective, config)
+            estimate(objective, engine_config(config)).add_to(report)
             return report
         check_room(out, 16 * sum(p.numel() for p in objective.network.parameters()), "the state and the hypernetwork")
         state = training_state(out)
@@ -265,79 +265,28 @@ def _plain(config: HypernetRun) -> dict[str, Any]:
 
 def _describe(report: Report, objective: ZettObjective, config: HypernetRun) -> None:
     network, training = objective.network, config.training
-    count = sum(p.numel() for p in network.parameters())
-    report.add("parameters", count, "", n=1)
-    report.add("on disk", 2 * count / 1e6, "MB")
-    report.add("training memory", _memory_mb(objective, config), "MB")
+    model = sum(p.numel() * p.element_size() for p in objective.model.model.parameters())
+    report.add("parameters", sum(p.numel() for p in network.parameters()))
+    report.add("frozen model and its rows", (model + 4 * objective.source.table.numel()) / 1e6, "MB")
     stages = [
         ("identity", training.identity_steps, training.identity_rate),
         ("main", training.main_steps, training.rate),
     ]
     report.add_table("stages", ("stage", "steps", "highest rate"), [row for row in stages if row[1]])
     shares = zip(objective.texts.languages, objective.texts.shares, strict=True)
-    report.add_table(
-        "texts", ("language", "share of the steps"), [(name, round(float(share), 4)) for name, share in shares]
-    )
-
-
-def _memory_mb(objective: ZettObjective, config: HypernetRun) -> float:
-    """Weights, gradients and moments of the network, the frozen model, the source rows, and what a step holds."""
-    network, training = objective.network.config, config.training
-    count = sum(p.numel() for p in objective.network.parameters())
-    model = sum(p.numel() * p.element_size() for p in objective.model.model.parameters())
-    rows = training.rows_per_step or training.sampler.vocab_size
-    kept = 3 * rows * network.layers * (6 * network.hidden + 2 * network.inner)  # about three pieces a token
-    read = training.batch * training.block
-    body = objective.model.model.config
-    body = getattr(body, "text_config", body)
-    layers, wide = int(getattr(body, "num_hidden_layers", 12)), int(getattr(body, "hidden_size", network.dim))
-    held = read * (20 * layers * wide + 2 * rows)
-    size = 2 if config.precision == "bfloat16" else 4
-    table = 4 * objective.source.table.numel()
-    total: float = 16 * count + model + table + (kept + held) * size + 12 * rows * network.dim
-    return total / 1e6
-
-
-def _try_steps(report: Report, objective: ZettObjective, config: HypernetRun) -> None:
-    """Times one step of each stage; the network is not changed, nothing is written."""
-    total = 0.0
-    for phase in objective.phases:
-        began = time.perf_counter()
-        for batch in objective.micro_batches(phase, 0, ALONE):
-            with torch.autocast(
-                torch.device(config.device).type, torch.bfloat16, enabled=config.precision == "bfloat16"
-            ):
-                losses = objective.losses(phase, batch)
-            sum(part.total for part in losses.values()).backward()  # type: ignore[union-attr]
-        seconds = time.perf_counter() - began
-        total += seconds * phase.steps
-        report.add(f"seconds of a step, {phase.name}", seconds, "s")
-    report.add("time of the run", total / 3600, "h")
+    rows = [(name, round(float(share), 4)) for name, share in shares]
+    report.add_table("texts", ("language", "share of the steps"), rows)
 
 
 def _tell(report: Report, trained: Trained, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Losses of both stages, first and last, and what the run read."""
-    report.add("steps", len(trained.losses), "steps")
-    report.add("tokens", trained.tokens, "tokens")
-    report.add("seconds", trained.seconds, "s")
-    stages = {name: [row for row in rows if row["phase"] == name] for name in (IDENTITY, MAIN)}
-    table: list[tuple[str, str, float, float]] = []
-    for name, found in stages.items():
-        few = max(1, len(found) // 10)
-        for part in found[-1]["parts"] if found else ():
-            ends = [_mean([row["parts"][part] for row in some]) for some in (found[:few], found[-few:])]
-            table.append((name, part, ends[0], ends[1]))
-        if name == MAIN and found:
-            bits = [_mean([_bits(row) for row in some]) for some in (found[:few], found[-few:])]
-            report.add("bits per byte of sampled tokenizers", bits[1], "bits", baseline=bits[0])
-    report.add_table("losses", ("stage", "part", "first tenth", "last tenth"), table)
-    report.data["training"] = {"losses_nats": trained.losses, "rows": list(rows)}
+    """Losses of both stages and what the run read."""
+    add_training(report, trained, rows)
+    found = [row for row in rows if row["phase"] == MAIN]
+    few = max(1, len(found) // 10)
+    bits = [sum(map(_bits, some)) / few for some in (found[:few], found[-few:])]
+    report.add("bits per byte of sampled tokenizers", bits[1], "bits", baseline=bits[0])
 
 
 def _bits(row: Mapping[str, Any]) -> float:
     parts = row["parts"]
     return float(parts[MAIN] / math.log(2) / parts["bytes per token"])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(len(values), 1)
