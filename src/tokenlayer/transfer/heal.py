@@ -35,9 +35,16 @@ from tokenlayer.train.config import TrainConfig
 from tokenlayer.train.engine import Hooks, train
 from tokenlayer.train.objective import LossParts, Objective, ParameterGroup, Phase, Schedule, Shard
 from tokenlayer.transfer.heal_losses import CausalLoss, Item, LineLoss, MaskedLoss, item_length
+from tokenlayer.transfer.zett import nshot
+from tokenlayer.transfer.zett.decompose import Decomposer
+from tokenlayer.transfer.zett.files import load_hypernet
+from tokenlayer.transfer.zett.predict import language_number
+from tokenlayer.transfer.zett.train import source_rows
 
-TRAINED = {"rows": 1e-3, "new-rows": 1e-3, "lora": 2e-4, "all": 5e-5}
+TRAINED = {"rows": 1e-3, "new-rows": 1e-3, "lora": 2e-4, "all": 5e-5, "hypernet": nshot.RATE}
 """What can be trained, and at which learning rate if none is given."""
+BODY_TRAINED = ("lora", "all", "hypernet")
+"""Of them those that change more than the token tables."""
 SAVE_SECONDS = 300.0
 """Between two savings of what a stopped run goes on from."""
 
@@ -51,7 +58,7 @@ class HealConfig:
     budget_tokens: int = 500_000
     """Tokens to train on; a text that is shorter is read again."""
     train: str = "rows"
-    """rows, new-rows, lora or all."""
+    """rows, new-rows, lora, all; or hypernet: all, with rows that the hypernetwork of the swap goes on predicting."""
     learning_rate: float | None = None
     """At its highest; None takes the one for what is trained."""
     window: int = 512
@@ -109,6 +116,11 @@ class HealConfig:
             BadOption: distillation for a masked model.
             MissingExtra: peft is not installed, with `train="lora"`.
         """
+        if self.train == "hypernet" and (kind != "decoder" or self.distill):
+            raise BadOption(
+                f"train=hypernet is for decoders without distill, this is a {kind} with distill {self.distill:g}",
+                hint="use --heal-train all",
+            )
         if kind == "masked" and self.distill:
             raise BadOption("distill is for decoders and encoders, this is a masked model", hint="leave out --distill")
         if self.train == "lora" and find_spec("peft") is None:
@@ -117,7 +129,8 @@ class HealConfig:
     def phase(self) -> Phase:
         """Steps and rates."""
         rate = self.learning_rate or TRAINED[self.train]
-        return Phase("heal", -(-self.budget_tokens // self.batch_tokens), Schedule(rate))
+        schedule = Schedule(rate, "constant", 0) if self.train == "hypernet" else Schedule(rate)
+        return Phase("heal", -(-self.budget_tokens // self.batch_tokens), schedule)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +172,7 @@ def heal(
     device: str = "cpu",
     state: Path | None = None,
     about: str = "",
+    hypernet: tuple[str, str] = ("", ""),
     progress: Callable[[int, int], object] | None = None,
 ) -> Healed:
     """Trains a swapped checkpoint.
@@ -174,11 +188,13 @@ def heal(
         device: where to train; on a GPU with bfloat16 activations over float32 weights.
         state: folder from which a run that was stopped goes on; see `train`.
         about: what else decides the result; a state of another text is refused.
+        hypernet: folder and language of the hypernetwork that made the rows, for `train="hypernet"`.
         progress: called with steps done and steps in all.
 
     Raises:
         BadText: a text is missing, damaged or too short.
-        BadOption: distillation for a masked model, or a masked model without a mask token.
+        BadOption: distillation for a masked model, or a masked model without a mask token; `train="hypernet"` for
+            rows that no hypernetwork made.
         MissingExtra: peft is not installed, with `train="lora"`.
         BadCheckpoint: a trained tensor has no place in the source's files.
     """
@@ -187,23 +203,62 @@ def heal(
     config.check_kind(kind)
     model, _ = load_model(folder, kind, dtype="float32", device=device)
     tables = _table_parameters(model, source.checkpoint)
-    body = _body_names(model, source.checkpoint, tables) if config.train in ("lora", "all") else {}
+    body = _body_names(model, source.checkpoint, tables) if config.train in BODY_TRAINED else {}
     trained = _choose_trained(model, tables, plan, config)
     loss = _loss(model, source, target, config, starts=starts, device=device)
     items, passes = _items(loss, config, model, seed)
     stream = SampleStream(items, item_length, batch_tokens=config.batch_tokens, micro_tokens=config.micro_tokens)
-    objective = _Healing(model, trained, loss, stream, config.phase())
+    objective: _Healing | nshot.NShotObjective = _Healing(model, trained, loss, stream, config.phase())
+    if config.train == "hypernet":
+        objective = _n_shot(model, source, target, plan, stream, config=config, hypernet=hypernet)
+        groups = objective.parameter_groups(config.phase())
+        trained = {name: parameter for group in groups for name, parameter in group.parameters.items()}
     precision = "bfloat16" if torch.device(device).type == "cuda" else "float32"
     engine = TrainConfig(seed=seed, precision=precision, device=device, save_seconds=SAVE_SECONDS, keep=1)
     done = train(objective, engine, state=state, about={"about": about}, hooks=Hooks(progress))
     parameters = sum(p.numel() for p in trained.values())
     if config.train == "lora":
         _merge_lora(model)
+    if isinstance(objective, nshot.NShotObjective):
+        objective.put_tables()
     now = dict(model.named_parameters())
     made = {name: p.detach().cpu() for name, p in tables.items()}
     changed = {stored: now[name].detach().cpu() for stored, name in body.items()}
     seconds = time.perf_counter() - began
     return Healed(made, changed, done.losses, done.tokens, parameters, 1 + max(passes, default=0), seconds)
+
+
+def _n_shot(
+    model: nn.Module,
+    source: OpenedModel,
+    target: LoadedTokenizer,
+    plan: RowPlan,
+    stream: SampleStream[Any],
+    *,
+    config: HealConfig,
+    hypernet: tuple[str, str],
+) -> nshot.NShotObjective:
+    """The hypernetwork and the model that it made rows for, trained together."""
+    ids = [i for i, rule in enumerate(plan.origin) if rule == "predicted"]
+    if not ids or not hypernet[0]:
+        raise BadOption(
+            "train=hypernet needs rows that a hypernetwork predicted", hint="swap with --init zett --hypernet FOLDER"
+        )
+    network = load_hypernet(Path(hypernet[0])).network
+    rows = source_rows(source)
+    device = next(model.parameters()).device
+    decomposer = Decomposer(source.tokenizer.vocab, network.config.longest, network.config.vocab_size)
+    pieces, _ = decomposer.pieces([target.vocab.tokens[i] for i in ids])
+    return nshot.NShotObjective(
+        network.to(device),
+        model,
+        rows.to(device),
+        (torch.tensor(ids), pieces),
+        stream,
+        phase=config.phase(),
+        vocab=len(target.vocab),
+        language=language_number(network, hypernet[1]),
+    )
 
 
 def _table_parameters(model: Any, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
@@ -224,10 +279,10 @@ def _choose_trained(
     model: nn.Module, tables: dict[str, nn.Parameter], plan: RowPlan, config: HealConfig
 ) -> dict[str, nn.Parameter]:
     """Parameters by name that get a gradient; all others are frozen."""
-    model.requires_grad_(config.train == "all")
+    model.requires_grad_(config.train in ("all", "hypernet"))
     if config.train == "lora":
         _add_lora(model, config)
-    if config.train in ("lora", "all"):
+    if config.train in BODY_TRAINED:
         model.train()
     for parameter in tables.values():
         parameter.requires_grad_(True)

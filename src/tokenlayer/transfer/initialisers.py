@@ -127,11 +127,20 @@ def _zett(given: Given, seed: int) -> RowPlan:
         given.pair,
         saved.network,
         source_table(input_rows, output_rows),
-        own_config("zett", PredictConfig, given.materials.init_config, PRESETS["zett"]),
+        _predict_config(given.materials),
         device=given.device,
         progress=None if tell is None else partial(tell, "predicting rows, tokens"),
         warn=given.warn,
     )
+
+
+def _predict_config(materials: Materials) -> PredictConfig:
+    return own_config("zett", PredictConfig, materials.init_config, PRESETS["zett"])
+
+
+def predict_language(materials: Materials) -> str:
+    """The language in which a hypernetwork predicts, as the user gave it."""
+    return _predict_config(materials).language
 
 
 def _counted(given: Given, step: str) -> Progress | None:

@@ -32,7 +32,7 @@ from tokenlayer.models.verify import verify_checkpoint
 from tokenlayer.transfer import swap_report
 from tokenlayer.transfer.heal import HealConfig, Healed, heal
 from tokenlayer.transfer.hull import check_hull, greedy_changes
-from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan
+from tokenlayer.transfer.initialisers import AUTO, INITIALISERS, best_for, check_init, make_plan, predict_language
 from tokenlayer.transfer.materials import Materials, given_for
 from tokenlayer.transfer.target import Target, prepare_target, special_ids
 from tokenlayer.transfer.zett.byte_level import to_byte_level
@@ -79,6 +79,11 @@ class SwapConfig:
     def __post_init__(self) -> None:
         if choose("init", self.init, [*INITIALISERS, AUTO]) != AUTO:
             check_init(self.init, self.materials)
+        if self.heal is not None and self.heal.train == "hypernet" and self.init != "zett":
+            raise BadOption(
+                f"heal train=hypernet goes on with the hypernetwork of the swap, but init is {self.init}",
+                hint="swap with --init zett --hypernet FOLDER",
+            )
         if self.pad_multiple < 1:
             raise BadOption(f"pad_multiple is {self.pad_multiple}, expected at least 1", hint="1 pads nothing")
         names = [t.name for t in self.texts]
@@ -259,6 +264,7 @@ def _heal(job: Job, folder: Path, config: SwapConfig, report: Report, progress: 
         device=config.device,
         state=healing_state(out),
         about=_decides(job, config),
+        hypernet=(config.materials.hypernet, predict_language(config.materials) if config.init == "zett" else ""),
         progress=tell,
     )
     check_room(out, needed_bytes(job.source.checkpoint, job.rows, out=out, body=healed.body), "the healed checkpoint")

@@ -72,7 +72,7 @@ def swap(
         list[str] | None, typer.Option(metavar="FILE", help="Train on this text after the swap. Repeat for more.")
     ] = None,
     budget: Annotated[int, typer.Option(min=1, metavar="TOKENS", help="Tokens to train on with --heal.")] = 500_000,
-    heal_train: Annotated[str, typer.Option(help="What --heal trains: rows, new-rows, lora, all.")] = "rows",
+    heal_train: Annotated[str, typer.Option(help="What --heal trains: rows, new-rows, lora, all, hypernet.")] = "rows",
     heal_rate: Annotated[float | None, typer.Option(help="Learning rate of --heal; each --heal-train has one.")] = None,
     distill: Annotated[
         float, typer.Option(metavar="SHARE", help="Share of the --heal loss that MODEL itself teaches, 0 to 1.")

@@ -62,6 +62,10 @@ class SourceRows:
         """Width of a row."""
         return self.table.shape[1] // (1 if self.tied else 2)
 
+    def to(self, device: torch.device | str) -> "SourceRows":
+        """The same on another device."""
+        return SourceRows(self.table.to(device), None if self.bias is None else self.bias.to(device), self.tied)
+
     def of(self, ids: Tensor) -> Predicted:
         """The rows of some source tokens."""
         found = self.table[ids]
@@ -210,7 +214,7 @@ class ZettObjective(Objective):
         language = 0 if self.network.config.languages else None
         found = self.network(batch.pieces.to(self.device), self.source.table, language)
         wanted = self.source.of(batch.tokens.to(self.device))
-        return {IDENTITY: LossParts(_squared_error(found, wanted).sum(), len(batch.tokens))}
+        return {IDENTITY: LossParts(squared_error(found, wanted).sum(), len(batch.tokens))}
 
     def main_batch(self, step: int, shard: Shard = ALONE) -> MainBatch:
         """The texts of a step, counted from 0 in the main stage, cut by a tokenizer made for it."""
@@ -316,7 +320,7 @@ class ZettObjective(Objective):
             return LossParts(found.rows.sum() * 0.0, 0)
         wanted = self.source.of(ids)
         mine = Predicted(found.rows[which], None if found.output_rows is None else found.output_rows[which], None)
-        return LossParts(_squared_error(mine, wanted, by_norm=True).sum(), len(which))
+        return LossParts(squared_error(mine, wanted, by_norm=True).sum(), len(which))
 
 
 def phases(config: ZettConfig) -> tuple[Phase, ...]:
@@ -352,8 +356,17 @@ def place(count: int, specials: list[int]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(free[:count].copy()), torch.tensor(rows, dtype=torch.int64)
 
 
-def _squared_error(found: Predicted, wanted: Predicted, *, by_norm: bool = False) -> Tensor:
-    """Squared error of each token's rows, the mean of input and output rows."""
+def squared_error(found: Predicted, wanted: Predicted, *, by_norm: bool = False) -> Tensor:
+    """Squared error of each token's rows, the mean of input and output rows.
+
+    Args:
+        found: predicted rows.
+        wanted: what they should be.
+        by_norm: divide by the mean length of the wanted rows.
+
+    Returns:
+        Shape `(tokens,)`.
+    """
     pairs = [(found.rows, wanted.rows)]
     if found.output_rows is not None and wanted.output_rows is not None:
         pairs.append((found.output_rows, wanted.output_rows))

@@ -174,14 +174,11 @@ def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str
     if most is not None and training.block > most:
         raise BadOption(f"block is {training.block}, {source.name} reads at most {most} tokens", hint=f"--block {most}")
     network = make_network(source, rows, config, texts.languages if config.languages else ()).to(config.device)
-    moved = replace(
-        rows, table=rows.table.to(config.device), bias=None if rows.bias is None else rows.bias.to(config.device)
-    )
     return ZettObjective(
         network,
         model,
         source.tokenizer,
-        moved,
+        rows.to(config.device),
         texts,
         config=training,
         masked=checkpoint.kind == "masked",
