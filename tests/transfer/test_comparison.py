@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from safetensors.torch import load_file, save_file
 from tests.tiny_swaps import model_with_tokenizer
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
 
@@ -137,3 +138,24 @@ def test_refusals(tmp_path):
     with pytest.raises(BadOption, match="nothing to run"):
         CompareConfig(seeds=(), texts=TEXTS)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_hypernetwork_that_was_trained_further_is_run_again(tmp_path):
+    from tests.transfer.zett.test_predict import hypernet
+
+    model = model_with_tokenizer("tied_llama", tmp_path / "model")
+    target = write(tmp_path / "target", FAMILIES["split-byte-level"]())
+    (tmp_path / "text.txt").write_text(SENTENCES["en"] * 2)
+    hypernet(tmp_path / "hn", model)
+    given = {"eval": [f"{tmp_path}/text.txt:en"], "inits": ["zett"], "materials": {"hypernet": str(tmp_path / "hn")}}
+    scores = []
+    for changed in (False, False, True):
+        if changed:
+            weights = tmp_path / "hn" / "model.safetensors"
+            tensors = load_file(weights)
+            save_file({name: value * 1.5 for name, value in tensors.items()}, weights, {"format": "pt"})
+        report = api.compare(model, [f"t:{target}"], tmp_path / "runs", **given)
+        scores.append(report.table("comparison").rows[0][4])
+    assert scores[0] == scores[1]
+    assert scores[0] != scores[2]
+    assert len((tmp_path / "runs" / "runs.jsonl").read_text().splitlines()) == 3  # source, and zett twice

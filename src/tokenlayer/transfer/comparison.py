@@ -143,8 +143,9 @@ def _jobs(
             except BadOption as error:
                 report.warn(f"{error.message} for {one.name}; left out")
                 continue
+            network = weight_stamps(one.materials.hypernet) if "hypernet" in INITIALISERS[init].needs else []
             for seed in config.seeds if INITIALISERS[init].random else config.seeds[:1]:
-                what = (targets[one.name].text, init, seed, asdict(one.materials), config.specials)
+                what = (targets[one.name].text, init, seed, asdict(one.materials), config.specials, *network)
                 jobs.append(_Job(one, init, seed, _key(model, config, *what)))
     return jobs
 

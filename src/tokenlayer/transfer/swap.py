@@ -284,6 +284,7 @@ def _decides(job: Job, config: SwapConfig) -> str:
     what = (
         [job.source.name, weight_stamps(job.source.name), job.target.tokenizer.text, config.init, config.seed],
         [asdict(config.materials), asdict(config.heal), texts, config.device, job.rows],
+        weight_stamps(config.materials.hypernet) if config.init == "zett" else [],
     )
     return hashlib.blake2b(json.dumps(what, sort_keys=True, default=str).encode(), digest_size=12).hexdigest()
 
