@@ -45,7 +45,7 @@ class Hooks:
     Attributes:
         progress: see `Progress`.
         after_step: with the steps done, after each.
-        on_row: with each row of numbers.
+        on_row: with each row of numbers; of several processes, in the first.
     """
 
     progress: Progress | None = None
@@ -98,7 +98,7 @@ def train(
                 meter.add(told)
                 if run.done % config.log_every == 0 or step == phase.steps - 1:
                     rows.append(meter.row(run.done, phase.name, seconds=run.seconds))
-                    _call(hooks.on_row, rows[-1])
+                    _call(hooks.on_row if run.processes.main else None, rows[-1])
                 _call(hooks.progress, run.done, run.steps)
                 _call(hooks.after_step, run.done)
                 if told.save and state is not None:

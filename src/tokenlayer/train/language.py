@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadOption
+from tokenlayer.core.outputs import fresh_folder
 from tokenlayer.models.losses import TILE_BYTES, Head, captured_hidden, head_of, token_logprobs
 from tokenlayer.train.batches import Sample, SampleStream, padded
 from tokenlayer.train.draws import uniform
 from tokenlayer.train.objective import LossParts, Objective, Phase, Shard
+from tokenlayer.train.processes import is_main, whole
 
 KEPT, RANDOM = 0.1, 0.1
 """Of the tokens to predict, shares that stay and that become another token."""
@@ -285,14 +287,15 @@ def rows_of(model: nn.Module) -> int:
 
 
 def save_model(model: nn.Module, folder: Path, tokenizer: Any = None) -> None:
-    """Writes a Hugging Face folder beside its place and renames it.
+    """Writes a Hugging Face folder beside its place and renames it; of several processes, all must call it.
 
     Raises:
         OutputExists: the folder is there already.
     """
-    from tokenlayer.core.outputs import fresh_folder
-
+    weights = {name: whole(value) for name, value in model.state_dict().items()}
+    if not is_main():
+        return
     with fresh_folder(folder) as beside:
-        model.save_pretrained(beside)  # type: ignore[operator]
+        model.save_pretrained(beside, state_dict=weights)  # type: ignore[operator]
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)

@@ -96,6 +96,11 @@ class Processes:
             self._accelerator.wait_for_everyone()
 
 
+def is_main() -> bool:
+    """Whether this process is the only one or the first of several."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def whole(tensor: Tensor) -> Tensor:
     """The tensor with the parts of all processes, which all must ask for it."""
     gather: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
