@@ -90,10 +90,13 @@ class TwoLosses(Objective):
 def main(out: Path, state: Path | None) -> None:
     """Trains, and writes losses and weights."""
     objective = TwoLosses()
+    main_process = os.environ.get("RANK", "0") == "0"
+    if not main_process:
+        nn.init.zeros_(objective.table.weight)  # the first process decides
     config = TrainConfig(weight_decay=0.1, clip=0.5, save_seconds=0.0)
     trained = train(objective, config, state=state)
     weights = objective.weights()
-    if int(os.environ.get("RANK", "0")) == 0:
+    if main_process:
         torch.save({"losses": trained.losses, "tokens": trained.tokens, "weights": weights}, out)
 
 

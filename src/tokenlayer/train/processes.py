@@ -44,12 +44,15 @@ class Processes:
         return self.shard.rank == 0
 
     def split(self, module: nn.Module) -> None:
-        """FSDP2: leaves each process its part of the parameters; else nothing. Parameters are other objects then."""
+        """FSDP2: leaves each process its part of the first one's parameters, as new objects. Else nothing."""
         if not self.sharded:
             return
+        import torch.distributed as dist
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
+        for tensor in [*module.parameters(), *module.buffers()]:
+            dist.broadcast(tensor.data, 0)
         mesh = init_device_mesh(self.device.type, (self.shard.ranks,))
         for blocks in [one for one in module.modules() if isinstance(one, nn.ModuleList)]:
             for block in blocks:
