@@ -127,9 +127,7 @@ class Run:
             ]
         )
         if first or not phase.fresh:
-            for name, parameter in self._named.items():
-                held = self.moments.get(name, {})
-                self._optimiser.state[parameter].update({key: like(parameter, held[key]) for key in held})
+            self._give_moments(self._optimiser)
         self._module = self.processes.wrapped(self._whole)
         try:
             yield
@@ -151,6 +149,14 @@ class Run:
         for parameter in others:
             parameter.requires_grad_(False)
         return others
+
+    def _give_moments(self, optimiser: torch.optim.Optimizer) -> None:
+        """What earlier phases or runs left; step counters stay on the CPU unless the optimiser wants them elsewhere."""
+        moved = {id(p) for g in optimiser.param_groups if g.get("fused") or g.get("capturable") for p in g["params"]}
+        for name, parameter in self._named.items():
+            for key, value in self.moments.get(name, {}).items():
+                stays = key == "step" and id(parameter) not in moved
+                optimiser.state[parameter][key] = value.cpu() if stays else like(parameter, value)
 
     def _keep_moments(self) -> None:
         assert self._optimiser is not None

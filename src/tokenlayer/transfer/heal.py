@@ -213,9 +213,7 @@ def heal(
         objective = _n_shot(model, source, target, plan, stream, config=config, hypernet=hypernet)
         groups = objective.parameter_groups(config.phase())
         trained = {name: parameter for group in groups for name, parameter in group.parameters.items()}
-    precision = "bfloat16" if torch.device(device).type == "cuda" else "float32"
-    engine = TrainConfig(seed=seed, precision=precision, device=device, save_seconds=SAVE_SECONDS, keep=1)
-    done = train(objective, engine, state=state, about={"about": about}, hooks=Hooks(progress))
+    done = train(objective, _engine(seed, device), state=state, about={"about": about}, hooks=Hooks(progress))
     parameters = sum(p.numel() for p in trained.values())
     if config.train == "lora":
         _merge_lora(model)
@@ -259,6 +257,12 @@ def _n_shot(
         vocab=len(target.vocab),
         language=language_number(network, hypernet[1]),
     )
+
+
+def _engine(seed: int, device: str) -> TrainConfig:
+    """On a GPU with bfloat16 activations."""
+    precision = "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    return TrainConfig(seed=seed, precision=precision, device=device, save_seconds=SAVE_SECONDS, keep=1)
 
 
 def _table_parameters(model: Any, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
