@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenlayer.train.config import NEUTRAL, TrainConfig
+from tokenlayer.train.memory import give_back_large
 from tokenlayer.train.metrics import Meter, peak_flops
 from tokenlayer.train.objective import Objective, Phase
 from tokenlayer.train.run import MakeOptimiser, Run
@@ -82,6 +83,8 @@ def train(
         MissingExtra: several processes without accelerate.
     """
     run = Run(objective, config, optimiser)
+    if run.processes.device.type == "cpu":
+        give_back_large()
     settings = _settings(objective, config, about or {})
     found = None if state is None else load_state(state, settings)
     if found is not None and state is not None:

@@ -199,9 +199,8 @@ def heal(
         BadCheckpoint: a trained tensor has no place in the source's files.
     """
     began = time.perf_counter()
-    kind = source.checkpoint.kind
-    config.check_kind(kind)
-    model, _ = load_model(folder, kind, dtype="float32", device=device)
+    config.check_kind(source.checkpoint.kind)
+    model, _ = load_model(folder, source.checkpoint.kind, dtype="float32", device=device)
     tables = _table_parameters(model, source.checkpoint)
     body = _body_names(model, source.checkpoint, tables) if config.train in BODY_TRAINED else {}
     trained = _choose_trained(model, tables, plan, config)
@@ -211,10 +210,9 @@ def heal(
     objective: _Healing | nshot.NShotObjective = _Healing(model, trained, loss, stream, config.phase())
     if config.train == "hypernet":
         objective = _n_shot(model, source, target, plan, stream, config=config, hypernet=hypernet)
-        groups = objective.parameter_groups(config.phase())
-        trained = {name: parameter for group in groups for name, parameter in group.parameters.items()}
+    groups = objective.parameter_groups(config.phase())
+    parameters = sum(p.numel() for group in groups for p in group.parameters.values())
     done = train(objective, _engine(seed, device), state=state, about={"about": about}, hooks=Hooks(progress))
-    parameters = sum(p.numel() for p in trained.values())
     if config.train == "lora":
         _merge_lora(model)
     if isinstance(objective, nshot.NShotObjective):
