@@ -293,14 +293,14 @@ class Log:
 def jobs(plan: Plan) -> Iterator[dict]:
     """All runs: what decides the claims, a seed after the other, then the rest in the same order."""
     yield {"kind": "original"}
-    for arms, n_shot in ((CLAIMED, N_SHOT_TARGETS[:1]), (OTHER, N_SHOT_TARGETS[1:])):
+    for arms in (CLAIMED, OTHER):
         for seed in plan.seeds:
             for arm in arms:
                 yield {"kind": "hypernet", "arm": arm, "seed": seed, "steps": plan.config.steps}
             for init in HEURISTICS if arms == CLAIMED else ():
                 if seed == plan.seeds[0] or INITIALISERS[init].random:
                     yield from ({"kind": "heuristic", "init": init, "target": name, "seed": seed} for name in TARGETS)
-            for name in n_shot:
+            for name in N_SHOT_TARGETS if arms == CLAIMED else ():
                 for start in ("hypernet", "pieces"):
                     yield {"kind": "n-shot", "start": start, "target": name, "seed": seed}
 
