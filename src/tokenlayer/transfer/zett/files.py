@@ -66,6 +66,7 @@ def save_hypernet(
     kind = {"float16": torch.float16, "float32": torch.float32}[dtype]
     tensors = {name: value.detach().to("cpu", kind).contiguous() for name, value in network.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for its owner alone
     config = {
         "format": FORMAT,
         "network": asdict(network.config),
