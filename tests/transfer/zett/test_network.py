@@ -206,7 +206,8 @@ def test_sizes_are_the_paper_s():
     assert 165e6 < count < 175e6  # TinyLlama's published file has 682 MB of float32
     assert HypernetConfig.for_model(4096, tied=False, vocab_size=32_000).heads == 32
     assert HypernetConfig.for_model(576, tied=True, vocab_size=49_152).heads == 9
-    assert HypernetConfig.for_model(100, tied=True, vocab_size=9).heads == 1
+    assert HypernetConfig.for_model(128, tied=True, vocab_size=9).heads == 4
+    assert HypernetConfig.for_model(100, tied=True, vocab_size=9).heads == 2
 
 
 def _without_draw(config):

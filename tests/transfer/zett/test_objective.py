@@ -241,6 +241,14 @@ def test_a_new_tokenizer_in_every_step(tmp_path):
     assert made.flops(made.main_batch(3)) > made.flops(made.identity_batch(0)) > 0
 
 
+def test_too_few_substrings_are_told_once(tmp_path):
+    large = replace(CONFIG, sampler=replace(SAMPLER, vocab_size=30_000))
+    made, said = objective(tmp_path, config=large), []
+    made.warn = said.append
+    sizes = [len(made.main_batch(step).pieces) for step in range(3)]
+    assert said == [f"en: the texts gave {sizes[0]} tokens at step 0, where a sampled vocabulary has 30000"]
+
+
 def test_languages_reach_the_network(tmp_path):
     made = objective(tmp_path, languages=("de", "en"))
     batch = made.main_batch(0)

@@ -69,8 +69,11 @@ class HypernetConfig:
 
     @staticmethod
     def for_model(dim: int, *, tied: bool, vocab_size: int, bias: bool = False) -> "HypernetConfig":
-        """The paper's shape: as wide as the model, inner width twice that, heads of 64 (32 heads at 4,096)."""
-        heads = 32 if dim == 4096 else max(1, dim // 64)
+        """The paper's shape: as wide as the model, inner width twice that, heads of 64 (32 heads at 4,096).
+
+        Below 512 the heads are 32 wide (ours), so that small networks have several.
+        """
+        heads = 32 if dim == 4096 else max(1, dim // (64 if dim >= 512 else 32))
         while dim % heads:
             heads -= 1
         return HypernetConfig(dim, tied, vocab_size, dim, 2 * dim, heads=heads, bias=bias)

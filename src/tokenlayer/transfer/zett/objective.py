@@ -12,7 +12,8 @@ Differences from the paper, off unless asked for:
     - `identity="split"` shows three tokens of four cut in two, which asks for more than copying.
 """
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from tokenlayer.transfer.zett.decompose import Decomposer
 from tokenlayer.transfer.zett.files import save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, Predicted
 from tokenlayer.transfer.zett.sampler import SampledVocab
-from tokenlayer.transfer.zett.texts import TrainingTexts
+from tokenlayer.transfer.zett.texts import TextBatch, TrainingTexts
 
 IDENTITY, MAIN = "identity", "main"
 ALONE = Shard()
@@ -118,6 +119,7 @@ class ZettObjective(Objective):
         config: see `ZettConfig`.
         masked: the model predicts masked tokens.
         seed: for what a step draws.
+        warn: takes a sentence for each language whose texts have too few substrings.
 
     Raises:
         BadOption: a masked model whose tokenizer has no mask token.
@@ -134,7 +136,9 @@ class ZettObjective(Objective):
         config: ZettConfig,
         masked: bool = False,
         seed: int = 0,
+        warn: Callable[[str], object] = warnings.warn,
     ) -> None:
+        self.warn, self._told = warn, set[str]()
         self.network, self.tokenizer, self.texts, self.config = network, tokenizer, texts, config
         self.vocab = tokenizer.vocab
         self.model = OutsideRows(model.requires_grad_(False).eval(), len(self.vocab))
@@ -220,6 +224,7 @@ class ZettObjective(Objective):
         """The texts of a step, counted from 0 in the main stage, cut by a tokenizer made for it."""
         batch = self.texts.batch(step)
         sampled = batch.pool.sample(numpy_generator(self.seed, "zett-sample", step))
+        self._tell_size(sampled, batch)
         room = self.config.block - len(self.front) - len(self.back)
         mine = range(shard.rank, len(batch.texts), shard.ranks)
         cut = [ids[:room] for ids in sampled.encode([batch.texts[n] for n in mine])]
@@ -253,6 +258,15 @@ class ZettObjective(Objective):
             int(sizes[texts.targets[texts.chosen]].sum()),
             languages.index(batch.language) if languages else None,
         )
+
+    def _tell_size(self, sampled: SampledVocab, batch: TextBatch) -> None:
+        """Says once of a language that its texts have too few substrings."""
+        if len(sampled) < sampled.wanted and batch.language not in self._told:
+            self._told.add(batch.language)
+            self.warn(
+                f"{batch.language}: the texts gave {len(sampled)} tokens at step {batch.step}, where a sampled "
+                f"vocabulary has {sampled.wanted}"
+            )
 
     def _read(self, samples: list[Sample], text_rows: Tensor, mask: int | None) -> Masked:
         """What a model reads of texts and what is asked: masked tokens, or of causal models all but the first."""

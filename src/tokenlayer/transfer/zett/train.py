@@ -183,6 +183,7 @@ def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str
         config=training,
         masked=checkpoint.kind == "masked",
         seed=config.seed,
+        warn=warn,
     )
 
 
