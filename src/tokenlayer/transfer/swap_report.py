@@ -25,9 +25,10 @@ REASONS = {
     "cw2v": "learned from the texts, not derived from its text",
     "unseen": "not in the texts, left at the mean row",
     "mean": "the mean row",
-    "predicted": "predicted by the hypernetwork",
 }
 """What a row comes from, by rule; rows of other rules were drawn."""
+FROM_PIECES = ("pieces", "predicted")
+"""Rules whose rows come from the source pieces: the more of them, the less to trust."""
 
 
 def begin(job: "Job", config: "SwapConfig", out: Path) -> Report:
@@ -173,7 +174,7 @@ def _worst(job: "Job", texts: tuple[EvalText, ...]) -> list[tuple[str, int, str,
     made = [(i, r) for i, r in enumerate(job.plan.origin) if r not in settled and vocab.kinds[i] is not Kind.CONTROL]
     ranked = []
     for (i, rule), spelled in zip(made, pair.spell([i for i, _ in made]), strict=True):
-        badness = 100 if rule != "pieces" else len(spelled)
+        badness = len(spelled) if rule in FROM_PIECES else 100
         ranked.append(((used[i] > 0, badness, used[i], -len(vocab.tokens[i])), i, rule))
     ranked.sort(key=lambda entry: (entry[0], -entry[1]), reverse=True)
     return [_worst_row(job, i, rule, used[i]) for _, i, rule in ranked[:WORST]]
@@ -182,7 +183,11 @@ def _worst(job: "Job", texts: tuple[EvalText, ...]) -> list[tuple[str, int, str,
 def _worst_row(job: "Job", i: int, rule: str, times: int) -> tuple[str, int, str, str, str]:
     pair, vocab = job.target.pair, job.target.tokenizer.vocab
     spelled = [show(pair.source.tokens[j]) for j in pair.spell([i])[0]]
-    why = f"{len(spelled)} source pieces" if rule == "pieces" else REASONS.get(rule, "drawn, not derived from its text")
+    why = (
+        f"{len(spelled)} source pieces"
+        if rule in FROM_PIECES
+        else REASONS.get(rule, "drawn, not derived from its text")
+    )
     if rule == "mean":
         why = "the source cannot spell it" if not spelled else "mean row"
     seen = f", {times} times in the texts" if times else ""

@@ -62,6 +62,8 @@ def test_rows_of_a_swap_are_the_predicted_ones(name, tmp_path):
         torch.testing.assert_close(new.read(bias)[text].float(), wanted.bias, rtol=1e-2, atol=1e-4)
     counts = {row[0]: row[1] for row in report.table("origin of rows").rows}
     assert counts["predicted"] == len(text)
+    worst = report.table("worst cases").rows
+    assert worst[0][4].startswith(f"{int(pieces.lengths.max())} source pieces")
     load(tmp_path / "out")
 
 
