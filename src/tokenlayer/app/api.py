@@ -454,8 +454,6 @@ def hypernet(
     Raises:
         TokenLayerError: a subclass that says what is wrong; a stopped run keeps its state.
     """
-    from dataclasses import replace
-
     from tokenlayer.app.progress import steps as shown
     from tokenlayer.app.report import write_report_files
     from tokenlayer.app.report.command import hypernet_command
@@ -463,13 +461,9 @@ def hypernet(
     from tokenlayer.transfer.zett.train import HypernetRun, train_hypernet
 
     given = {name: value for name, value in (changes or {}).items() if value is not None}
-    training = ZettConfig.preset(preset)
-    training = training if steps is None else training.scaled(steps)
-    sampled = {"vocab_size": given.pop("vocab_size")} if "vocab_size" in given else {}
-    training = replace(training, **given, sampler=replace(training.sampler, **sampled))
-    config = HypernetRun(tuple(texts), training, **options)
+    config = HypernetRun(tuple(texts), ZettConfig.chosen(preset, steps, given), **options)
     flags: dict[str, Any] = {"model": str(model), "texts": list(texts), "out": str(out), "preset": preset}
-    flags |= {"steps": steps, **given, **sampled, **options}
+    flags |= {"steps": steps, **given, **options}
     flags["dtype"] = flags.pop("precision", "float32")
     flags = {name: value for name, value in flags.items() if value is not None}
 

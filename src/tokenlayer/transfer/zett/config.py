@@ -1,6 +1,8 @@
 """How a hypernetwork is trained."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tokenlayer.core.errors import BadOption, choose
 from tokenlayer.transfer.zett.sampler import SamplerConfig
@@ -75,6 +77,15 @@ class ZettConfig:
             BadOption: another name.
         """
         return {"paper": ZettConfig, "small": ZettConfig.small}[choose("preset", name, PRESETS)]()
+
+    @staticmethod
+    def chosen(preset: str, steps: int | None, changes: Mapping[str, Any]) -> "ZettConfig":
+        """A preset with other steps (None: its own) and other fields; `vocab_size` is the sampler's."""
+        found = ZettConfig.preset(preset)
+        found = found if steps is None else found.scaled(steps)
+        own = {name: value for name, value in changes.items() if name != "vocab_size"}
+        sampled = {name: value for name, value in changes.items() if name == "vocab_size"}
+        return replace(found, **own, sampler=replace(found.sampler, **sampled))
 
     @staticmethod
     def small() -> "ZettConfig":
