@@ -36,7 +36,7 @@ def main() -> None:
     say("learning a tokenizer from the standard library's code")
     render(api.learn([f"python:{texts / 'train'}"], OUT / "tokenizer", like=model, vocab_size=32_768, quiet=False))
     say("swapping it into SmolLM2-135M, and scoring both models (a few minutes)")
-    rows = {"init": "zett", "hypernet": HYPERNET} if HYPERNET.is_dir() else {"init": "pieces"}
+    rows = {"init": "zett", "hypernet": HYPERNET, "init_config": "copy"} if HYPERNET.is_dir() else {"init": "pieces"}
     report = api.swap(
         model,
         OUT / "tokenizer",

@@ -97,7 +97,7 @@ PRESETS: dict[str, dict[str, Callable[[], Any]]] = {
     "cw2v": {"fast": Cw2vConfig.fast},
     "wechsel": {},
     "ofa": {},
-    "zett": {},
+    "zett": {"copy": PredictConfig.copying},
 }
 """Names that `Materials.init_config` may hold for the initialisers that have a config of their own."""
 

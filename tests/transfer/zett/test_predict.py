@@ -67,6 +67,16 @@ def test_rows_of_a_swap_are_the_predicted_ones(name, tmp_path):
     load(tmp_path / "out")
 
 
+def test_the_preset_copies_what_both_vocabularies_hold(tmp_path):
+    source = model_with_tokenizer("tied_llama", tmp_path / "source")
+    target = write(tmp_path / "target", FAMILIES["split-byte-level"]())
+    hypernet(tmp_path / "hn", source)
+    settings = SwapConfig(init="zett", materials=Materials(hypernet=str(tmp_path / "hn"), init_config="copy"))
+    report = swap(source, target, tmp_path / "out", settings)
+    counts = {row[0]: row[1] for row in report.table("origin of rows").rows}
+    assert counts["copy"] >= report.metric("tokens in both, by bytes").value
+
+
 def test_control_tokens_keep_their_rows_and_shared_tokens_do_not(tmp_path):
     source = model_with_tokenizer("tied_llama", tmp_path / "source")
     hypernet(tmp_path / "hn", source)
@@ -86,6 +96,7 @@ def test_copy_shared_and_a_language_are_settings(tmp_path):
     rows = open_checkpoint(source).read("model.embed_tokens.weight").float()
     network = hypernet(tmp_path / "hn", source, languages=("en", "de"))
     pair = Pair(vocab, vocab)
+    assert PredictConfig.copying() == PredictConfig(copy_shared=True)
     kept = zett(pair, network, rows, PredictConfig(copy_shared=True, language="en"))
     assert set(kept.origin) == {"copy"}
     one, other = (zett(pair, network, rows, PredictConfig(language=name)).apply(rows) for name in ("en", "de"))

@@ -63,7 +63,10 @@ def swap(
         str, typer.Option(metavar="FOLDER", help="Of `tokenlayer transfer hypernet MODEL`, for --init zett.")
     ] = "",
     init_config: Annotated[
-        str, typer.Option(metavar="NAME|TOML", help="Settings of --init: `fast` (for cw2v), or a file with its fields.")
+        str,
+        typer.Option(
+            metavar="NAME|TOML", help="Settings of --init: `fast` (cw2v), `copy` (zett), or a file with its fields."
+        ),
     ] = "",
     exclude_untrained: Annotated[
         bool, typer.Option("--exclude-untrained", help="Keep rows that were never trained out of means and mixtures.")

@@ -39,6 +39,11 @@ class PredictConfig:
     language: str = ""
     """For a hypernetwork with language vectors: which."""
 
+    @staticmethod
+    def copying() -> "PredictConfig":
+        """Shared tokens are copied: better where the network had little training (docs/results/zett.md)."""
+        return PredictConfig(copy_shared=True)
+
 
 def zett(
     pair: Pair,
