@@ -56,10 +56,10 @@ class OutsideRows:
 
     def head_with(self, rows: Float[Tensor, "vocab dim"], bias: Float[Tensor, " vocab"] | None) -> Head:
         """The output head with other rows; the model's own bias takes no part."""
-        return Head(GivenRows(rows, bias), self.head.adjust, len(rows))
+        return Head(HeadRows(rows, bias), self.head.adjust, len(rows))
 
 
-class GivenRows(nn.Module):
+class HeadRows(nn.Module):
     """A head's rows and bias, with whatever gradient they have."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:

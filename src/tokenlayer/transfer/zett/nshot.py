@@ -16,7 +16,6 @@ from tokenlayer.models.blocks.ragged import Packed
 from tokenlayer.models.losses import token_logprobs
 from tokenlayer.models.outside_rows import OutsideRows
 from tokenlayer.train.batches import Sample, SampleStream, padded
-from tokenlayer.train.language import before
 from tokenlayer.train.objective import LossParts, Objective, ParameterGroup, Phase, Shard, decay_groups
 from tokenlayer.transfer.zett.network import Hypernet, Predicted
 from tokenlayer.transfer.zett.objective import SourceRows, squared_error
@@ -60,9 +59,9 @@ class NShotObjective(Objective):
         self.phases = [phase]
         head = self.model.head.module
         bias = getattr(head, "bias", None)
-        self._tables = [t for t in (self.model.table, head.weight, bias) if t is not None]
-        for table in self._tables:
-            table.requires_grad_(False)
+        for table in (self.model.table, head.weight, bias):
+            if table is not None:
+                table.requires_grad_(False)
         output = None if head.weight is self.model.table else head.weight[:vocab]
         self._own = Predicted(self.model.table[:vocab], output, None if bias is None else bias[:vocab])
         with torch.no_grad():
@@ -78,7 +77,7 @@ class NShotObjective(Objective):
 
     def micro_batches(self, phase: Phase, step: int, shard: Shard) -> Iterable[list[Sample]]:
         """Windows of the step."""
-        return self.stream.step(before(self.phases, phase) + step, shard)
+        return self.stream.step(step, shard)
 
     def corrupt(self, phase: Phase, batch: list[Sample], seed: int) -> tuple[Tensor, Tensor]:
         """Padded ids, and which are real."""
@@ -120,10 +119,8 @@ class NShotObjective(Objective):
     def put_tables(self) -> None:
         """Writes the rows that the network predicts now into the model's own tables."""
         made = self.whole(self.network(self.pieces, self.source.table, self.language))
-        tables = [made.rows, *([] if made.output_rows is None else [made.output_rows])]
-        distinct = [self.model.table, *([] if made.output_rows is None else [self.model.head.module.weight])]
-        if made.bias is not None:
-            tables.append(made.bias)
-            distinct.append(self.model.head.module.bias)
-        for own, new in zip(distinct, tables, strict=True):
-            own[: len(new)] = new
+        head = self.model.head.module
+        tables = (self.model.table, head.weight, getattr(head, "bias", None))
+        for own, new in zip(tables, made, strict=True):
+            if own is not None and new is not None:
+                own[: len(new)] = new

@@ -305,7 +305,7 @@ class ZettObjective(Objective):
         head = self.model.head_with(table.head_rows.to(hidden.dtype), bias.to(hidden.dtype))
         nats = -token_logprobs(head, hidden[asked], ids[asked])
         aux = self.aux_loss(found, batch)
-        alone, size = (torch.tensor(float(x)) for x in (len(batch.single[0]), batch.source_bytes))
+        alone, size = nats.new_tensor([float(len(batch.single[0])), float(batch.source_bytes)]).unbind()
         return {
             MAIN: LossParts(nats.sum(), len(nats)),
             "aux": aux._replace(weight=self.config.aux_weight),
