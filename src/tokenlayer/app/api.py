@@ -461,6 +461,7 @@ def hypernet(
     from tokenlayer.transfer.zett.train import HypernetRun, train_hypernet
 
     given = {name: value for name, value in (changes or {}).items() if value is not None}
+    given |= {"identity_steps": 0} if options.get("start") else {}
     config = HypernetRun(tuple(texts), ZettConfig.chosen(preset, steps, given), **options)
     flags: dict[str, Any] = {"model": str(model), "texts": list(texts), "out": str(out), "preset": preset}
     flags |= {"steps": steps, **given, **options}

@@ -199,6 +199,19 @@ def test_the_residual_form_begins_at_the_mean_of_the_pieces():
     torch.testing.assert_close(made.scaler.weight, rows.std(0))
 
 
+def test_a_residual_network_that_keeps_single_pieces_copies_them_and_changes_the_others():
+    config = replace(SMALL, arch="residual", extra=1, keep_single=True)
+    rows = source(config)
+    made = network(config)
+    pieces = Packed.of_lists([[3], [3, 4], [20], [7]])
+    found = made(pieces, rows).rows
+    assert torch.equal(found[[0, 3]], rows[[3, 7]])
+    added = (found - made.mean_rows(pieces, rows))[[1, 2]]  # a byte without a token is no known piece
+    assert added.norm(dim=1).min() > 0.1
+    with pytest.raises(BadOption, match="keep_single"):
+        replace(config, arch="paper")
+
+
 def test_sizes_are_the_paper_s():
     config = HypernetConfig.for_model(2048, tied=False, vocab_size=32_000)
     with torch.device("meta"):

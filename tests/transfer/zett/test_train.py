@@ -32,6 +32,8 @@ SMALL = ZettConfig(
     sampler=SamplerConfig(vocab_size=420, queue_texts=8, stride=1, noise_median=1e-4),
 )
 
+TINY = {"batch": 4, "block": 16, "vocab_size": 420, "rate": 1e-3}
+
 
 @pytest.fixture
 def model(tmp_path):
@@ -109,6 +111,33 @@ def test_the_seed_decides_the_weights(model, config, tmp_path):
         train_hypernet(model, tmp_path / name, replace(config, seed=seed))
     assert same(weights(tmp_path / "one"), weights(tmp_path / "again"))
     assert not same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+
+
+def test_training_goes_on_from_a_hypernetwork(model, config, tmp_path):
+    first = replace(config, arch="residual", training=replace(SMALL, steps=6, identity_steps=2))
+    train_hypernet(model, tmp_path / "first", first)
+    more = replace(config, start=str(tmp_path / "first"), keep_single=True, hidden=None, seed=5)
+    more = replace(more, training=replace(SMALL, identity_steps=0, warmup_steps=0, steps=1, rate=1e-12))
+    train_hypernet(model, tmp_path / "more", more)
+    one, other = weights(tmp_path / "first"), weights(tmp_path / "more")
+    assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+    saved = load_hypernet(tmp_path / "more")
+    assert saved.network.config.keep_single
+    assert saved.network.config.arch == "residual"
+    assert saved.about["start"]["training"]["steps"] == 6
+    with pytest.raises(BadOption, match="has its width"):
+        replace(more, hidden=8)
+    other_model = model_with_tokenizer("untied_llama", tmp_path / "other")
+    with pytest.raises(BadCheckpoint, match="was trained for"):
+        train_hypernet(other_model, tmp_path / "no", more)
+
+
+def test_the_command_goes_on_without_an_identity_stage(model, config, tmp_path):
+    api.hypernet(model, config.texts, tmp_path / "a", preset="small", steps=9, arch="residual", changes=TINY)
+    report = api.hypernet(
+        model, config.texts, tmp_path / "b", preset="small", steps=3, start=str(tmp_path / "a"), changes=TINY
+    )
+    assert {row[0] for row in report.table("stages").rows} == {"main"}
 
 
 def test_a_dry_run_writes_nothing_and_says_what_it_costs(model, config, tmp_path):

@@ -43,6 +43,12 @@ def hypernet(
     tempering: Annotated[
         float | None, typer.Option(help="Draw languages by weight to this power; the paper has 0.1 for 26.")
     ] = None,
+    start: Annotated[
+        str, typer.Option(metavar="HYPERNET", help="Go on from this one, in its shape and without an identity stage.")
+    ] = "",
+    keep_single: Annotated[
+        bool, typer.Option("--keep-single", help="Residual networks: tokens that MODEL has keep their rows.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="Of matrix products: float32, bfloat16.")] = "float32",
     device: common.Device = "cpu",
     seed: common.Seed = 0,
@@ -76,6 +82,8 @@ def hypernet(
         layers=layers,
         languages=languages,
         tempering=tempering,
+        start=start,
+        keep_single=keep_single,
         precision=dtype,
         device=device,
         seed=seed,

@@ -10,7 +10,8 @@ Differences from the reference:
     - the position of an item beyond the first reaches every layer by plain tables of ours; RoBERTa's own has a
       padding index that leaves one position without a gradient;
     - all rescalers are fixed after they are set, also the one of untied output rows, and begin with a shift of 0;
-    - `arch="residual"` is ours: the mean of the piece rows plus a head that begins at zero.
+    - `arch="residual"` is ours: the mean of the piece rows plus a head that begins at zero; with `keep_single` tokens
+      that the source has keep their rows bit for bit.
 """
 
 from dataclasses import dataclass
@@ -58,9 +59,13 @@ class HypernetConfig:
     """Languages with a vector of their own; none: no language vector."""
     arch: str = "paper"
     """paper, or residual: the mean of the piece rows plus what the network adds."""
+    keep_single: bool = False
+    """Of residual networks: a token that is one piece of the source keeps its row; nothing is added."""
 
     def __post_init__(self) -> None:
         choose("arch", self.arch, ARCHS)
+        if self.keep_single and self.arch != "residual":
+            raise BadOption("keep_single is for residual networks alone", hint="arch residual")
         if self.hidden % self.heads:
             raise BadOption(f"hidden is {self.hidden}, expected a multiple of heads, which is {self.heads}")
         for name in ("dim", "vocab_size", "hidden", "inner", "layers", "heads", "longest"):
@@ -278,6 +283,9 @@ class Hypernet(nn.Module):
         rows = [scaler(one) for scaler, one in zip(scalers, raw, strict=True) if scaler is not None]
         if self.config.arch == "residual":
             base = self.mean_rows(pieces, source)
+            if self.config.keep_single:
+                alone = (pieces.lengths == 1) & (pieces.values[pieces.starts[:-1]] < self.config.vocab_size)
+                rows = [one.masked_fill(alone[:, None], 0.0) for one in rows]
             rows = [base[:, at * self.config.dim : (at + 1) * self.config.dim] + one for at, one in enumerate(rows)]
         bias = None if self.bias_head is None else self.bias_head(hidden)[:, 0]
         return Predicted(rows[0], rows[1] if len(rows) > 1 else None, bias)

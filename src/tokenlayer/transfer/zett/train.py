@@ -28,6 +28,7 @@ from tokenlayer.core.errors import BadCheckpoint, BadOption
 from tokenlayer.core.outputs import check_free, check_room, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.seeds import numpy_generator
+from tokenlayer.core.vocab import ByteVocab
 from tokenlayer.data.documents import parse_source
 from tokenlayer.models.loading import OpenedModel, check_device, load_model, most_positions, opened_model, weight_stamps
 from tokenlayer.train.config import TrainConfig
@@ -37,7 +38,7 @@ from tokenlayer.train.metrics import read_rows
 from tokenlayer.train.summary import add_training
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
-from tokenlayer.transfer.zett.files import save_hypernet
+from tokenlayer.transfer.zett.files import check_source, load_hypernet, save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, HypernetConfig
 from tokenlayer.transfer.zett.objective import MAIN, SourceRows, ZettObjective
 from tokenlayer.transfer.zett.predict import source_table
@@ -75,12 +76,18 @@ class HypernetRun:
     """float32, or bfloat16: the frozen model and all matrix products in bfloat16."""
     device: str = "cpu"
     """Where it is trained."""
+    start: str = ""
+    """Folder of a hypernetwork for the model that training goes on from, in its shape; "": random weights."""
+    keep_single: bool = False
+    """Of residual networks: tokens that are one piece of the source keep its row."""
     seed: int = 0
     """Same seed, same weights (on one machine and device)."""
 
     def __post_init__(self) -> None:
         if not self.texts:
             raise BadOption("a hypernetwork is trained on texts", hint="give one with --texts LANGUAGE:FILE")
+        if self.start and self.hidden is not None:
+            raise BadOption(f"a hypernetwork that goes on from {self.start} has its width", hint="leave hidden out")
 
 
 def train_hypernet(
@@ -129,6 +136,8 @@ def train_hypernet(
         trained = _train(objective, config, source, state, progress)
         with fresh_folder(out, force=force) as folder:
             about = {"model": source.name, "training": asdict(config.training), "texts": list(config.texts)}
+            if config.start:
+                about["start"] = dict(load_hypernet(Path(config.start)).about)
             save_hypernet(folder, objective.network, source.tokenizer, about)
             shutil.copyfile(state / METRICS, folder / METRICS)
             _tell(report, trained, read_rows(folder / METRICS))
@@ -199,18 +208,38 @@ def source_rows(source: OpenedModel) -> SourceRows:
 def make_network(source: OpenedModel, rows: SourceRows, config: HypernetRun, languages: Sequence[str] = ()) -> Hypernet:
     """A network with random weights and rescalers set for the rows of a model."""
     vocab = source.tokenizer.vocab
+    if config.start:
+        return _started(config, rows, vocab)
     shape = HypernetConfig.for_model(rows.dim, tied=rows.tied, vocab_size=len(vocab), bias=rows.bias is not None)
     if config.hidden is not None:
         wide = HypernetConfig.for_model(config.hidden, tied=True, vocab_size=1)
         shape = replace(shape, hidden=config.hidden, inner=wide.inner, heads=wide.heads)
     decomposer = Decomposer(vocab, shape.longest)
-    shape = replace(shape, layers=config.layers, arch=config.arch, extra=decomposer.extra, languages=tuple(languages))
+    shape = replace(
+        shape,
+        layers=config.layers,
+        arch=config.arch,
+        keep_single=config.keep_single,
+        extra=decomposer.extra,
+        languages=tuple(languages),
+    )
     network = Hypernet(shape, config.seed)
     draw = numpy_generator(config.seed, "zett-anchors")
     normal = vocab.text_ids()
     chosen = draw.choice(len(normal), size=min(ANCHORS, len(normal)), replace=False)
     anchors, _ = decomposer.pieces([vocab.tokens[normal[i]] for i in chosen])
     network.fit_scalers(rows.table, anchors)
+    return network
+
+
+def _started(config: HypernetRun, rows: SourceRows, vocab: ByteVocab) -> Hypernet:
+    """The network that training goes on from."""
+    saved = load_hypernet(Path(config.start))
+    check_source(saved, vocab, dim=rows.dim, tied=rows.tied, where=config.start)
+    network = Hypernet(
+        replace(saved.network.config, keep_single=config.keep_single or saved.network.config.keep_single)
+    )
+    network.load_state_dict(saved.network.state_dict())
     return network
 
 
@@ -249,7 +278,7 @@ def _decides(config: HypernetRun, source: OpenedModel) -> dict[str, Any]:
     sizes = [Path(one.path).stat().st_size if Path(one.path).is_file() else 0 for one in sources]
     digest = hashlib.blake2b(source.tokenizer.text.encode(), digest_size=12).hexdigest()
     found = {**_plain(config), "bytes of the texts": sizes, "tokenizer": digest, "model": source.name}
-    found["weights"] = [list(stamp) for stamp in weight_stamps(source.name)]
+    found["weights"] = [list(stamp) for name in (source.name, config.start) if name for stamp in weight_stamps(name)]
     del found["device"]
     return {name: json.loads(json.dumps(value)) for name, value in found.items()}
 
