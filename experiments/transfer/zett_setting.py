@@ -2,18 +2,25 @@
 
 import json
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from small_lm import QUICK, SmallConfig, cut, read, small_lm
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import Unigram
+from transformers import PreTrainedModel, StaticCache
 
 from tokenlayer.app import api
+from tokenlayer.models.score import start_token
+from tokenlayer.models.tokenizer_files import LoadedTokenizer
 
 TARGETS = ("bpe", "wordpiece", "unigram", "german", "random")
 LONG_LINE = 40
 """Characters from which on a line is no boilerplate: held-out ones must not occur in training."""
+SAMPLED_AT_ONCE = 256
+"""Texts that are sampled from the model side by side."""
 BYTE_SCORE, LEAST_SCORE, MOST_SCORE = -20.0, -12.0, -8.0
 """Log-probabilities of the half-random tokenizer: a byte is taken where nothing else fits."""
 
@@ -148,3 +155,46 @@ def random_parts(words: list[str], count: int, taken: set[str], draw: random.Ran
         if part not in taken:
             found[part] = None
     return list(found)
+
+
+def write_sampled(
+    path: Path, model: PreTrainedModel, tokenizer: LoadedTokenizer, size: int, window: int, seed: int = 0
+) -> None:
+    """Writes text that a model makes by itself, each window of it begun at the start token.
+
+    Args:
+        path: the file; it appears when it is whole.
+        model: causal, with a start token.
+        tokenizer: its own.
+        size: bytes to reach.
+        window: tokens of a sample with the start token: what the model was trained on.
+        seed: another seed, another text.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    tokens = tokenizer.vocab.tokens
+    start, keep = start_token(tokenizer), torch.tensor(tokenizer.vocab.text_ids())
+    parts: list[str] = []
+    total = 0
+    while total < size:
+        ids = torch.cat(list(sampled_ids(model, start, keep, window, draw)), dim=1)
+        found = [b"".join(tokens[i] for i in row).decode("utf-8", "ignore") for row in ids.tolist()]
+        parts += found
+        total += sum(len(part.encode()) + 2 for part in found)  # two line ends between samples
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(cut("\n\n".join(parts), size))
+    unfinished.rename(path)
+
+
+@torch.no_grad()
+def sampled_ids(
+    model: PreTrainedModel, start: int, keep: torch.Tensor, window: int, draw: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """The next token of each sample, shape `(samples, 1)`, at temperature 1 among the ids to keep."""
+    cache = StaticCache(config=model.config, max_cache_len=window)
+    last = torch.full((SAMPLED_AT_ONCE, 1), start)
+    for _ in range(window - 1):
+        logits = model(input_ids=last, past_key_values=cache, use_cache=True).logits[:, -1, keep].float()
+        mass = torch.softmax(logits, dim=-1).cumsum(dim=-1)
+        drawn = torch.rand(len(mass), 1, generator=draw) * mass[:, -1:]
+        last = keep[torch.searchsorted(mass, drawn, right=True).clamp(max=len(keep) - 1)]
+        yield last

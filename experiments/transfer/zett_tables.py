@@ -8,7 +8,7 @@ HELD, SECOND = "held out", "ud-en"
 
 def tables(rows: Sequence[dict]) -> str:
     """All tables as Markdown."""
-    parts = [zero_shot(rows, HELD), zero_shot(rows, SECOND), validation(rows), n_shot(rows)]
+    parts = [zero_shot(rows, HELD), zero_shot(rows, SECOND), against_paper(rows), validation(rows), n_shot(rows)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -59,6 +59,24 @@ def closed(bits: dict[str, list[float]], targets: Sequence[str], best: dict[str,
         for some in by_seed
     ]
     return spread([100 * share for share in shares], 0) + " %"
+
+
+def against_paper(rows: Sequence[dict]) -> str:
+    """Mean over targets of each arm's bits per byte less those of `paper` with the same seed."""
+    means = {
+        (row["arm"], row["seed"], text): statistics.mean(bits[text] for bits in row["bits"].values())
+        for row in kinds(rows, "hypernet")
+        for text in (HELD, SECOND)
+    }
+    lines = ["| arm | held out, by seed | ud-en, by seed |", "|---|---|---|"]
+    for arm in dict.fromkeys(arm for arm, _, _ in means if arm != "paper"):
+        seeds = [seed for one, seed, text in means if (one, text) == (arm, HELD) and ("paper", seed, text) in means]
+        cells = [
+            ", ".join(f"{means[arm, seed, text] - means['paper', seed, text]:+.3f}" for seed in seeds)
+            for text in (HELD, SECOND)
+        ]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def validation(rows: Sequence[dict]) -> str:

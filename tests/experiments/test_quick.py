@@ -162,12 +162,12 @@ def test_zett(data, tmp_path, capsys):
     experiment("zett", *given)
     rows = kept(tmp_path)
     arms = {row["arm"]: row["bits"] for row in rows if row["kind"] == "hypernet"}
-    assert len(arms) == 5
-    assert arms["paper"] != arms["no noise"] != arms["no identity"] != arms["residual"] != arms["no aux"]
+    assert len({json.dumps(bits) for bits in arms.values()}) == len(arms) == 6
     assert sum(row["kind"] == "heuristic" for row in rows) == 20
     assert sum(row["kind"] == "n-shot" for row in rows) == 4
     held = set((tmp_path / "texts" / "held.txt").read_text().splitlines()) - {""}
     assert held.isdisjoint((tmp_path / "texts" / "train-0.txt").read_text().splitlines())
+    assert (tmp_path / "texts" / "sampled.txt").stat().st_size > 12_000  # 6 steps of 4 texts, a queue of 8
     assert "| hypernet, paper |" in capsys.readouterr().out
     experiment("zett", *given)
     assert kept(tmp_path) == rows
