@@ -24,12 +24,7 @@ class OutsideRows:
     def __init__(self, model: Any, vocab: int) -> None:
         self.model = model
         self.head = head_of(model, vocab)
-        module = self.model.get_input_embeddings()
-        names = [name for name, one in model.named_modules() if one is module]
-        if len(names) != 1 or not isinstance(getattr(module, "weight", None), nn.Parameter):
-            raise BadCheckpoint(f"{type(model).__name__} has no input table that could be given from outside")
-        self.table: Tensor = module.weight
-        self._name = f"{names[0]}.weight"  # the table's own: a tied head may come first among the parameters
+        self._name, self.table = input_table(model)
 
     def hidden(
         self,
@@ -46,17 +41,62 @@ class OutsideRows:
             rows: input rows; cast to the dtype of the model's own.
             more: further inputs of the model.
         """
+        if hasattr(self.model.config, "use_cache"):
+            more["use_cache"] = False  # type: ignore[assignment]
+        return self._run(ids, real, rows, more)[0]
+
+    def cached(
+        self,
+        ids: Int[Tensor, "batch new"],
+        real: Bool[Tensor, "batch seq"],
+        rows: Float[Tensor, "vocab dim"],
+        past: Any = None,
+        **more: Tensor,
+    ) -> tuple[Float[Tensor, "batch new dim"], Any]:
+        """Like `hidden`, for positions that follow others whose keys and values are kept.
+
+        Args:
+            ids: row numbers of the new positions.
+            real: which positions are no padding, those of `past` included.
+            rows: input rows; cast to the dtype of the model's own.
+            past: what an earlier call returned, changed in place; None at the beginning.
+            more: further inputs of the model.
+
+        Returns:
+            What the head would be given at the new positions, and the cache with them.
+
+        Raises:
+            BadCheckpoint: the model keeps no such cache.
+        """
+        hidden, found = self._run(ids, real, rows, {**more, "past_key_values": past, "use_cache": True})
+        past = getattr(found, "past_key_values", None)
+        if past is None:
+            raise BadCheckpoint(f"{type(self.model).__name__} keeps no keys and values of earlier positions")
+        return hidden, past
+
+    def _run(self, ids: Tensor, real: Tensor, rows: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
         given = {self._name: rows.to(self.table.dtype)}
         inputs = {"input_ids": ids, "attention_mask": real.long(), **more}
-        if hasattr(self.model.config, "use_cache"):
-            inputs["use_cache"] = False  # type: ignore[assignment]
         with captured_hidden(self.head) as seen:
-            torch.func.functional_call(self.model, given, kwargs=inputs, tie_weights=False)
-        return seen[0]
+            found = torch.func.functional_call(self.model, given, kwargs=inputs, tie_weights=False)
+        return seen[0], found
 
     def head_with(self, rows: Float[Tensor, "vocab dim"], bias: Float[Tensor, " vocab"] | None) -> Head:
         """The output head with other rows; the model's own bias takes no part."""
         return Head(HeadRows(rows, bias), self.head.adjust, len(rows))
+
+
+def input_table(model: Any) -> tuple[str, Tensor]:
+    """The name and the rows of a model's token table, to be replaced by `torch.func.functional_call`.
+
+    Raises:
+        BadCheckpoint: the table is not a plain one.
+    """
+    module = model.get_input_embeddings()
+    names = [name for name, one in model.named_modules() if one is module]
+    if len(names) != 1 or not isinstance(getattr(module, "weight", None), nn.Parameter):
+        raise BadCheckpoint(f"{type(model).__name__} has no input table that could be given from outside")
+    return f"{names[0]}.weight", module.weight  # the table's own: a tied head may come first among the parameters
 
 
 class HeadRows(nn.Module):

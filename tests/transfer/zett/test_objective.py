@@ -262,7 +262,7 @@ def test_the_model_is_only_read(tmp_path):
     made = objective(tmp_path)
     losses = made.main_loss(made.main_batch(0))
     (losses["main"].total / losses["main"].terms).backward()
-    assert all(p.grad is None for p in made.model.model.parameters())
+    assert all(p.grad is None for p in made.reader.model.parameters())
     moved = {name for name, p in made.network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert {"head.weight", "project.weight", "position.weight", "layers.0.query.weight"} <= moved
 

@@ -16,29 +16,27 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenlayer.core.errors import BadOption, BadText
+from tokenlayer.core.errors import BadText
 from tokenlayer.core.seeds import numpy_generator
 from tokenlayer.models.blocks.ragged import Packed
-from tokenlayer.models.losses import token_logprobs
-from tokenlayer.models.outside_rows import OutsideRows
-from tokenlayer.models.score import start_token
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
-from tokenlayer.train.batches import Sample, padded
-from tokenlayer.train.language import Masked, Masking
+from tokenlayer.train.batches import Sample
 from tokenlayer.train.objective import LossParts, Objective, Phase, Schedule, Shard
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
 from tokenlayer.transfer.zett.files import save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, Predicted
+from tokenlayer.transfer.zett.reading import MAIN, LanguageReader, Reader, StepRows
 from tokenlayer.transfer.zett.sampler import SampledVocab
 from tokenlayer.transfer.zett.texts import TextBatch, TrainingTexts
 
-IDENTITY, MAIN = "identity", "main"
+IDENTITY = "identity"
 ALONE = Shard()
 OWN_SHARE = 0.25
 """Of the tokens of a split identity step, share shown as their own piece."""
@@ -91,9 +89,10 @@ class MainBatch:
         text_rows: row number of each of them.
         special_rows: row numbers of the control tokens.
         correction: what is added to the logit of each row.
-        texts: row numbers of their tokens: what the model reads, what was there, and what is asked for.
+        texts: what the reader made of them, in row numbers.
         single: which predicted tokens are one source piece, and which.
-        source_bytes: bytes of the tokens that are predicted.
+        source_bytes: bytes of the tokens that the losses are about.
+        asked: how many these are.
         language: its number, or None.
     """
 
@@ -101,9 +100,10 @@ class MainBatch:
     text_rows: Tensor
     special_rows: Tensor
     correction: Tensor
-    texts: Masked
+    texts: Any
     single: tuple[Tensor, Tensor]
     source_bytes: int
+    asked: int
     language: int | None
 
 
@@ -112,7 +112,7 @@ class ZettObjective(Objective):
 
     Args:
         network: the hypernetwork that is trained.
-        model: the frozen language model, causal or masked.
+        model: the frozen language model, causal or masked; of encoders, a reader.
         tokenizer: its tokenizer.
         source: its rows.
         texts: what main steps read.
@@ -128,7 +128,7 @@ class ZettObjective(Objective):
     def __init__(
         self,
         network: Hypernet,
-        model: nn.Module,
+        model: "nn.Module | Reader",
         tokenizer: LoadedTokenizer,
         source: SourceRows,
         texts: TrainingTexts,
@@ -141,15 +141,16 @@ class ZettObjective(Objective):
         self.warn, self._told = warn, set[str]()
         self.network, self.tokenizer, self.texts, self.config = network, tokenizer, texts, config
         self.vocab = tokenizer.vocab
-        self.model = OutsideRows(model.requires_grad_(False).eval(), len(self.vocab))
-        self.device = self.model.table.device
+        if isinstance(model, nn.Module):
+            model = LanguageReader(model, tokenizer, masked=masked, mask_rate=config.mask_rate, seed=seed)
+        self.reader: Reader = model
+        self.device = self.reader.table.device
         self.source = source
         self.seed = seed
         self.decomposer = Decomposer(self.vocab, network.config.longest, network.config.vocab_size)
         self.specials = self.vocab.control_ids()
-        self.front, self.back, self.mask = _marks(tokenizer, masked=masked)
+        self.front, self.back = self.reader.front, self.reader.back
         self._normal = np.array(self.vocab.text_ids())
-        self._body = sum(p.numel() for p in model.parameters()) - self.model.table.numel()
         self._size = sum(p.numel() for name, p in network.named_parameters() if "fallback" not in name)
         self.phases = phases(config)
 
@@ -166,24 +167,22 @@ class ZettObjective(Objective):
         return self.identity_loss(batch) if isinstance(batch, IdentityBatch) else self.main_loss(batch)
 
     def counts(self, phase: Phase, batch: "IdentityBatch | MainBatch") -> dict[str, float]:
-        """Source tokens; or predicted tokens and those of one piece."""
+        """Source tokens; or what the reader counts, and tokens of one piece."""
         if isinstance(batch, IdentityBatch):
             return {IDENTITY: float(len(batch.tokens))}
-        tokens = float(batch.texts.chosen.sum())
-        alone = float(len(batch.single[0]))
-        return {MAIN: tokens, "aux": alone, "one piece": float(len(batch.pieces)), "bytes per token": tokens}
+        told = {"one piece": float(len(batch.pieces)), "bytes per token": float(batch.asked)}
+        return {**self.reader.terms(batch.texts), "aux": float(len(batch.single[0])), **told}
 
     def tokens(self, batch: "IdentityBatch | MainBatch") -> int:
-        """Tokens that the language model reads; source tokens of an identity step."""
+        """Tokens that the frozen model reads; source tokens of an identity step."""
         return len(batch.tokens) if isinstance(batch, IdentityBatch) else int(batch.texts.real.sum())
 
     def flops(self, batch: "IdentityBatch | MainBatch") -> float:
-        """Twice a parameter and piece forward, four times backward; the frozen model's backward costs two."""
+        """Twice a parameter and piece forward, four times backward; and what the frozen model costs."""
         network = 6.0 * self._size * len(batch.pieces.values)
         if isinstance(batch, IdentityBatch):
             return network
-        read, rows = self.tokens(batch), len(batch.pieces)
-        return network + 4.0 * self._body * read + 6.0 * self.source.dim * rows * int(batch.texts.chosen.sum())
+        return network + self.reader.flops(batch.texts, len(batch.pieces))
 
     def export(self, folder: Path) -> None:
         """Writes the hypernetwork as a folder."""
@@ -244,9 +243,11 @@ class ZettObjective(Objective):
         raised[text_rows] = correction
         front, back = ([special_of[i] for i in marks] for marks in (self.front, self.back))
         samples = [Sample(step * len(batch.texts) + n, [*front, *(row_of[i] for i in row), *back]) for n, row in kept]
-        sizes = torch.zeros(len(raised), dtype=torch.int64)
-        sizes[text_rows] = torch.tensor([len(sampled.tokens[i]) for i in chosen])
-        texts = self._read(samples, text_rows, None if self.mask is None else special_of[self.mask])
+        tokens = [b""] * len(raised)
+        for row, i in zip(text_rows.tolist(), chosen.tolist(), strict=True):
+            tokens[row] = sampled.tokens[i]
+        texts = self.reader.read(samples, StepRows(tokens, text_rows, special_of))
+        asked = self.reader.asked(texts).tolist()
         languages = self.network.config.languages
         return MainBatch(
             pieces,
@@ -255,7 +256,8 @@ class ZettObjective(Objective):
             raised,
             texts,
             _single(pieces, self.network.config.vocab_size),
-            int(sizes[texts.targets[texts.chosen]].sum()),
+            sum(len(tokens[row]) for row in asked),
+            len(asked),
             languages.index(batch.language) if languages else None,
         )
 
@@ -268,23 +270,16 @@ class ZettObjective(Objective):
                 f"vocabulary has {sampled.wanted}"
             )
 
-    def _read(self, samples: list[Sample], text_rows: Tensor, mask: int | None) -> Masked:
-        """What a model reads of texts and what is asked: masked tokens, or of causal models all but the first."""
-        if mask is not None:
-            edges = (len(self.front), len(self.back))
-            masking = Masking(mask, text_rows.tolist(), edges=edges, rate=self.config.mask_rate)
-            return masking(samples, self.seed, torch.device("cpu"))
-        ids, real = padded([sample.item for sample in samples], torch.device("cpu"))
-        return Masked(ids, ids, real, real & (torch.arange(ids.shape[1]) > 0))
-
     def _choose(
         self, sampled: SampledVocab, rows: list[list[int]], draw: np.random.Generator
     ) -> tuple[np.ndarray, Tensor]:
         """Which tokens get rows, and by how much their logits are raised."""
         size, most = len(sampled.tokens), self.config.rows_per_step
+        seen = np.unique(np.concatenate([np.array(row) for row in rows]))
+        if not self.reader.every_row:
+            return seen, torch.zeros(len(seen))
         if not most or most >= size:
             return np.arange(size), torch.zeros(size)
-        seen = np.unique(np.concatenate([np.array(row) for row in rows]))
         others = np.setdiff1d(np.arange(size), seen)
         drawn = draw.choice(others, size=min(max(most - len(seen), 1), len(others)), replace=False)
         raised = torch.zeros(len(seen) + len(drawn))
@@ -292,25 +287,17 @@ class ZettObjective(Objective):
         return np.concatenate([seen, drawn]), raised
 
     def main_loss(self, batch: MainBatch) -> dict[str, LossParts]:
-        """Loss of the language model and the auxiliary loss; beside them, with no weight, what describes the step."""
+        """Losses of the frozen model and the auxiliary loss; beside them, with no weight, what describes the step."""
         found = self.network(batch.pieces.to(self.device), self.source.table, batch.language)
         table = self.whole(found, batch)
-        read = batch.texts
-        shown, real, ids, asked = (x.to(self.device) for x in (read.ids, read.real, read.targets, read.chosen))
-        if self.mask is None:  # what a causal model says of a token, it says one place before
-            shown, real, ids, asked = shown[:, :-1], real[:, :-1], ids[:, 1:], asked[:, 1:]
-        hidden = self.model.hidden(shown, real, table.rows)
-        raised = batch.correction.to(self.device)
-        bias = raised if table.bias is None else raised + table.bias
-        head = self.model.head_with(table.head_rows.to(hidden.dtype), bias.to(hidden.dtype))
-        nats = -token_logprobs(head, hidden[asked], ids[asked])
+        losses = self.reader.losses(table, batch.texts, batch.correction)
         aux = self.aux_loss(found, batch)
-        alone, size = nats.new_tensor([float(len(batch.single[0])), float(batch.source_bytes)]).unbind()
+        alone, size = aux.total.new_tensor([float(len(batch.single[0])), float(batch.source_bytes)]).unbind()
         return {
-            MAIN: LossParts(nats.sum(), len(nats)),
+            **losses,
             "aux": aux._replace(weight=self.config.aux_weight),
             "one piece": LossParts(alone, len(batch.pieces), 0.0),  # told, not trained
-            "bytes per token": LossParts(size, len(nats), 0.0),
+            "bytes per token": LossParts(size, batch.asked, 0.0),
         }
 
     def whole(self, found: Predicted, batch: MainBatch) -> Predicted:
@@ -343,18 +330,6 @@ def phases(config: ZettConfig) -> tuple[Phase, ...]:
     main = Schedule(config.rate, "cosine", config.warmup_steps, config.floor)
     stages = [identity] if config.identity_steps else []
     return (*stages, *([Phase(MAIN, config.main_steps, main)] if config.main_steps else []))
-
-
-def _marks(tokenizer: LoadedTokenizer, *, masked: bool) -> tuple[list[int], list[int], int | None]:
-    """Control tokens before and after a text, and the mask token of a masked model."""
-    roles = tokenizer.vocab.roles
-    if not masked:
-        start = start_token(tokenizer)
-        return ([] if start is None else [start]), [], None
-    if "mask" not in roles:
-        raise BadOption(f"{tokenizer.where} has no mask token, so no hypernetwork can be trained for a masked model")
-    front = [roles[role] for role in ("cls", "bos") if role in roles][:1]
-    return front, [roles[role] for role in ("sep", "eos") if role in roles][:1], roles["mask"]
 
 
 def place(count: int, specials: list[int]) -> tuple[Tensor, Tensor]:

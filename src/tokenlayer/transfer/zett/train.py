@@ -7,11 +7,12 @@ Shapes: source rows `(vocab, dim)`, for untied models `(vocab, 2 * dim)`; what t
 `network`, what a step is in `objective`, how tokenizers are sampled in `sampler`.
 
 Errors: `BadText` for texts that are missing, damaged or empty; `BadOption` for sizes that do not fit;
-`BadCheckpoint` for a model without a language-model head; `OutputExists` for a folder that is there.
+`BadCheckpoint` for a sentence encoder with a pooling that is not built; `OutputExists` for a folder that is there.
 
 Differences from the paper: those of `network` (scalers, positions), `sampler` (true character boundaries) and `texts`
 (documents are joined by an empty line). `arch="residual"`, `identity="split"` and `rows_per_step` are ours and off
-unless asked for. Control tokens that the model knows by number keep their numbers in sampled vocabularies.
+unless asked for. Encoders without a language-model head learn from themselves, see `encoder` (ours). Control tokens
+that the model knows by number keep their numbers in sampled vocabularies.
 """
 
 import hashlib
@@ -24,7 +25,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tokenlayer.core.errors import BadCheckpoint, BadOption
+from torch import nn
+
+from tokenlayer.core.errors import BadOption
 from tokenlayer.core.outputs import check_free, check_room, fresh_folder
 from tokenlayer.core.report import Report
 from tokenlayer.core.seeds import numpy_generator
@@ -38,10 +41,12 @@ from tokenlayer.train.metrics import read_rows
 from tokenlayer.train.summary import add_training
 from tokenlayer.transfer.zett.config import ZettConfig
 from tokenlayer.transfer.zett.decompose import Decomposer
+from tokenlayer.transfer.zett.encoder import SPANS, SentenceReader, pooling_of
 from tokenlayer.transfer.zett.files import check_source, load_hypernet, save_hypernet
 from tokenlayer.transfer.zett.network import Hypernet, HypernetConfig
-from tokenlayer.transfer.zett.objective import MAIN, SourceRows, ZettObjective
+from tokenlayer.transfer.zett.objective import SourceRows, ZettObjective
 from tokenlayer.transfer.zett.predict import source_table
+from tokenlayer.transfer.zett.reading import MAIN, Reader
 from tokenlayer.transfer.zett.texts import TrainingTexts
 
 Progress = Callable[[str, int, int], None]
@@ -157,17 +162,11 @@ def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str
     """The network, the frozen model and the texts, ready to train.
 
     Raises:
-        BadCheckpoint: an encoder, which has no loss of its own.
+        BadCheckpoint: an encoder that pools its states in a way that is not built.
         BadOption: a block that the model cannot read.
         BadText: a text is missing, damaged or empty.
     """
-    checkpoint = source.checkpoint
-    if checkpoint.kind == "encoder":
-        raise BadCheckpoint(
-            f"{source.name} has no language-model head, so nothing says how good its rows are",
-            hint="train on the masked language model that it was made from; the hypernetwork serves both",
-        )
-    training = config.training
+    checkpoint, training = source.checkpoint, config.training
     texts = TrainingTexts(
         [parse_source(one) for one in config.texts],
         batch_texts=training.batch,
@@ -183,9 +182,12 @@ def make_objective(source: OpenedModel, config: HypernetRun, warn: Callable[[str
     if most is not None and training.block > most:
         raise BadOption(f"block is {training.block}, {source.name} reads at most {most} tokens", hint=f"--block {most}")
     network = make_network(source, rows, config, texts.languages if config.languages else ()).to(config.device)
+    reader: nn.Module | Reader = model
+    if checkpoint.kind == "encoder":
+        reader = SentenceReader(model, source.tokenizer, pooling=pooling_of(checkpoint.folder))
     return ZettObjective(
         network,
-        model,
+        reader,
         source.tokenizer,
         rows.to(config.device),
         texts,
@@ -292,7 +294,7 @@ def _plain(config: HypernetRun) -> dict[str, Any]:
 
 def _describe(report: Report, objective: ZettObjective, config: HypernetRun) -> None:
     network, training = objective.network, config.training
-    model = sum(p.numel() * p.element_size() for p in objective.model.model.parameters())
+    model = sum(p.numel() * p.element_size() for p in objective.reader.model.parameters())
     report.add("parameters", sum(p.numel() for p in network.parameters()))
     report.add("frozen model and its rows", (model + 4 * objective.source.table.numel()) / 1e6, "MB")
     stages = [
@@ -308,12 +310,15 @@ def _describe(report: Report, objective: ZettObjective, config: HypernetRun) -> 
 def _tell(report: Report, trained: Trained, rows: Sequence[Mapping[str, Any]]) -> None:
     """Losses of both stages and what the run read."""
     add_training(report, trained, rows)
-    found = [row for row in rows if row["phase"] == MAIN]
+    found = [row["parts"] for row in rows if row["phase"] == MAIN]
     few = max(1, len(found) // 10)
-    bits = [sum(map(_bits, some)) / few for some in (found[:few], found[-few:])]
-    report.add("bits per byte of sampled tokenizers", bits[1], "bits", baseline=bits[0])
+    sentences = any(SPANS in parts for parts in found)
+    first, last = (sum(_told(parts, sentences) for parts in some) / few for some in (found[:few], found[-few:]))
+    if sentences:
+        report.add("sentence vectors of sampled tokenizers, 1 - cosine", last, baseline=first)
+    else:
+        report.add("bits per byte of sampled tokenizers", last, "bits", baseline=first)
 
 
-def _bits(row: Mapping[str, Any]) -> float:
-    parts = row["parts"]
-    return float(parts[MAIN] / math.log(2) / parts["bytes per token"])
+def _told(parts: Mapping[str, float], sentences: bool) -> float:
+    return parts[MAIN] if sentences else parts[MAIN] / math.log(2) / parts["bytes per token"]
