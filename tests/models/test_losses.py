@@ -1,6 +1,7 @@
 """Tiled scores of a head against dense log-softmax in float64, and heads against the models that own them."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,15 @@ from hypothesis import strategies as st
 from tests import tiny_models
 
 from tokenlayer.core.errors import BadCheckpoint
-from tokenlayer.models.losses import TILE_BYTES, Head, captured_hidden, check_head, head_of, linear_scores
+from tokenlayer.models.losses import (
+    TILE_BYTES,
+    Head,
+    captured_hidden,
+    check_head,
+    head_of,
+    linear_scores,
+    model_inputs,
+)
 
 
 def linear(dim, rows, bias, seed, dtype=torch.float32):
@@ -226,3 +235,14 @@ def test_a_model_without_a_head_is_refused():
     with pytest.raises(BadCheckpoint, match="BertModel has no output head, so it gives no probabilities") as caught:
         head_of(model, 60)
     assert "causal or masked" in caught.value.hint
+
+
+def test_a_model_is_told_to_keep_nothing_only_if_it_could():
+    caching, plain = (SimpleNamespace(config=SimpleNamespace(**config)) for config in ({"use_cache": True}, {}))
+    ids, real = torch.tensor([[3, 4]]), torch.tensor([[True, False]])
+    assert model_inputs(caching, ids) == {"input_ids": ids, "use_cache": False}
+    assert model_inputs(plain, ids, token_type_ids=ids) == {"input_ids": ids, "token_type_ids": ids}
+    assert model_inputs(caching, ids, use_cache=True)["use_cache"]
+    mask = model_inputs(plain, ids, real)["attention_mask"]
+    assert mask.dtype == torch.int64
+    assert mask.tolist() == [[1, 0]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadCheckpoint
@@ -63,6 +63,25 @@ def _adjustment(config: object) -> Callable[[Tensor], Tensor]:
         return scaled if not cap else cap * torch.tanh(scaled / cap)
 
     return adjust
+
+
+def model_inputs(
+    model: Any, ids: Int[Tensor, "batch new"], real: Bool[Tensor, "batch seq"] | None = None, **more: Any
+) -> dict[str, Any]:
+    """What a Hugging Face model is called with; it keeps no keys and values unless `more` says so.
+
+    Args:
+        model: it is only asked whether it could keep them.
+        ids: row numbers.
+        real: which positions are no padding, those before `ids` included; None: all of them.
+        more: further inputs of the model.
+    """
+    inputs = {"input_ids": ids, **more}
+    if real is not None:
+        inputs["attention_mask"] = real.long()
+    if hasattr(model.config, "use_cache"):
+        inputs.setdefault("use_cache", False)
+    return inputs
 
 
 @contextmanager

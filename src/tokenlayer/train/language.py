@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadOption
 from tokenlayer.core.outputs import fresh_folder
-from tokenlayer.models.losses import TILE_BYTES, Head, captured_hidden, head_of, token_logprobs
+from tokenlayer.models.losses import TILE_BYTES, Head, captured_hidden, head_of, model_inputs, token_logprobs
 from tokenlayer.train.batches import Sample, SampleStream, padded
 from tokenlayer.train.draws import uniform
 from tokenlayer.train.objective import LossParts, Objective, Phase, Shard
@@ -38,7 +38,6 @@ class LanguageModel:
     def __init__(self, model: nn.Module, vocab: int) -> None:
         self.model = model
         self.head: Head = head_of(model, vocab)
-        self._caches = hasattr(model.config, "use_cache")
 
     @property
     def device(self) -> torch.device:
@@ -47,13 +46,8 @@ class LanguageModel:
 
     def hidden(self, ids: Int[Tensor, "batch seq"], real: Bool[Tensor, "batch seq"] | None, **more: Tensor) -> Tensor:
         """Inputs of the head, shape `(batch, seq, dim)`; `real` is None where no position is padding."""
-        inputs: dict[str, Any] = {"input_ids": ids, **more}
-        if real is not None:
-            inputs["attention_mask"] = real.long()
-        if self._caches:
-            inputs["use_cache"] = False
         with captured_hidden(self.head) as seen:
-            self.model(**inputs)
+            self.model(**model_inputs(self.model, ids, real, **more))
         return seen[0]
 
     def nats(self, hidden: Float[Tensor, "tokens dim"], targets: Int[Tensor, " tokens"]) -> Float[Tensor, ""]:
