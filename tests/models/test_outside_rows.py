@@ -57,3 +57,27 @@ def test_a_model_without_a_head_is_refused(tmp_path):
     model = load(model_with_tokenizer("bert_encoder", tmp_path / "m"))
     with pytest.raises(BadCheckpoint, match="has no output head"):
         OutsideRows(model, 10)
+
+
+@pytest.mark.parametrize("name", ["tied_llama", "untied_llama", "gpt2", "gemma3"])
+def test_kept_keys_and_values_give_the_same_as_reading_all(name, tmp_path):
+    model = load(model_with_tokenizer(name, tmp_path / "m")).double()
+    table = model.get_input_embeddings().weight
+    rows = torch.cat([table, torch.randn(3, table.shape[1]).double()]).detach()  # three that the model does not have
+    ids = torch.tensor([[4, 9, len(rows) - 1, 7, len(rows) - 2]])
+    real = torch.ones_like(ids, dtype=torch.bool)
+    outside = OutsideRows(model, len(table))
+    with torch.no_grad():
+        whole = outside.hidden(ids, real, rows)
+        first, past = outside.cached(ids[:, :3], real[:, :3], rows)
+        second, past = outside.cached(ids[:, 3:4], real[:, :4], rows, past)
+        third, _ = outside.cached(ids[:, 4:], real, rows, past)
+    torch.testing.assert_close(torch.cat([first, second, third], dim=1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_a_cache_is_refused(tmp_path):
+    model = load(model_with_tokenizer("bert_mlm", tmp_path / "m"))
+    rows = model.get_input_embeddings().weight.detach()
+    ids = torch.tensor([[4, 5]])
+    with pytest.raises(BadCheckpoint, match="keeps no keys and values"):
+        OutsideRows(model, len(rows)).cached(ids, torch.ones_like(ids, dtype=torch.bool), rows)
