@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from tokenlayer.core.errors import BadCheckpoint
-from tokenlayer.models.losses import Head, captured_hidden, head_of
+from tokenlayer.models.losses import Head, captured_hidden, head_of, model_inputs
 
 
 class OutsideRows:
@@ -41,9 +41,7 @@ class OutsideRows:
             rows: input rows; cast to the dtype of the model's own.
             more: further inputs of the model.
         """
-        if hasattr(self.model.config, "use_cache"):
-            more["use_cache"] = False  # type: ignore[assignment]
-        return self._run(ids, real, rows, more)[0]
+        return self._run(rows, model_inputs(self.model, ids, real, **more))[0]
 
     def cached(
         self,
@@ -68,15 +66,15 @@ class OutsideRows:
         Raises:
             BadCheckpoint: the model keeps no such cache.
         """
-        hidden, found = self._run(ids, real, rows, {**more, "past_key_values": past, "use_cache": True})
+        inputs = model_inputs(self.model, ids, real, **more, past_key_values=past, use_cache=True)
+        hidden, found = self._run(rows, inputs)
         past = getattr(found, "past_key_values", None)
         if past is None:
             raise BadCheckpoint(f"{type(self.model).__name__} keeps no keys and values of earlier positions")
         return hidden, past
 
-    def _run(self, ids: Tensor, real: Tensor, rows: Tensor, more: dict[str, Any]) -> tuple[Tensor, Any]:
+    def _run(self, rows: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Any]:
         given = {self._name: rows.to(self.table.dtype)}
-        inputs = {"input_ids": ids, "attention_mask": real.long(), **more}
         with captured_hidden(self.head) as seen:
             found = torch.func.functional_call(self.model, given, kwargs=inputs, tie_weights=False)
         return seen[0], found
