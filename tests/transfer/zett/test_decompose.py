@@ -50,3 +50,12 @@ def test_a_spelling_is_made_once(tmp_path, monkeypatch):
     first = made.spell([b" the", b"a", b" the"])
     object.__setattr__(vocab, "speller", None)
     assert made.spell([b"a", b" the"]) == [first[1], first[0]]
+
+
+def test_a_capital_begins_a_word_where_the_source_reads_small_letters(tmp_path):
+    made = Decomposer(load_tokenizer(write(tmp_path / "uncased", FAMILIES["wordpiece"]())).vocab, 7)
+    whole, start, capital, middle = made.spell([b" human", b" Human", b"Human", b"human"])
+    assert whole == start == capital != middle
+    cased = load_tokenizer(write(tmp_path / "cased", FAMILIES["byte-level"]())).vocab
+    one, other = Decomposer(cased, 7).spell([b"Human", b" Human"])
+    assert one != other

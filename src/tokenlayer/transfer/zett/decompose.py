@@ -1,4 +1,9 @@
-"""Tokens as the source pieces that spell them: what the hypernetwork reads."""
+"""Tokens as the source pieces that spell them: what the hypernetwork reads.
+
+A WordPiece tells the beginning of a word from its middle by the space in front, and most tokenizers give the first word
+of a text none. Where the source reads capitals as small letters, the capital itself tells: `The` is spelled as ` the`
+is, `the` as `##the` (ours; the paper has no such source).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,12 +31,14 @@ class Decomposer:
     first_extra: int | None = None
     _known: dict[bytes, tuple[int, ...]] = field(default_factory=dict)
     _extra: dict[int, int] = field(default_factory=dict)
+    _uncased: bool = False
 
     def __post_init__(self) -> None:
         first = len(self.source) if self.first_extra is None else self.first_extra
         missing = set(self.source.missing_bytes())
         in_order = [byte for byte in CHAR_OF_BYTE if byte in missing]  # of the published networks
         self._extra = {byte: first + n for n, byte in enumerate(in_order)}
+        self._uncased = self.source.family == "wordpiece" and self.source.spell(b" A") == self.source.spell(b" a")
 
     @property
     def extra(self) -> int:
@@ -48,7 +55,7 @@ class Decomposer:
         if len(self._known) + len(new) > MOST_KEPT:
             self._known.clear()
             new = list(dict.fromkeys(tokens))
-        for token, ids in zip(new, self.source.spell_all(new), strict=True):
+        for token, ids in zip(new, self.source.spell_all([self._shown(token) for token in new]), strict=True):
             self._known[token] = tuple(ids) if ids else tuple(self._byte(b) for b in token)
         return [self._known[token] for token in tokens]
 
@@ -61,6 +68,10 @@ class Decomposer:
         spelled = self.spell(tokens)
         cut = [at for at, ids in enumerate(spelled) if len(ids) > self.longest]
         return Packed.of_lists([ids[: self.longest] for ids in spelled]), cut
+
+    def _shown(self, token: bytes) -> bytes:
+        """The token as it stands in a text: with a space in front where a capital says that a word begins."""
+        return b" " + token if self._uncased and token.decode("utf-8", "ignore")[:1].isupper() else token
 
     def _byte(self, byte: int) -> int:
         found = self.source.find(bytes([byte]))
