@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tokenlayer.app.cli import common, port, terms
+from tokenlayer.app.cli import common, dynamic, port, terms
 from tokenlayer.app.cli import hypernet as hypernet_command
 
 app = typer.Typer(help="Give a model another tokenizer.")
@@ -317,5 +317,6 @@ def expand(
 
 
 app.command("terms", epilog=terms.EXAMPLE)(terms.terms)
+app.add_typer(dynamic.app, name="dynamic")
 app.command("port", epilog=port.EXAMPLE)(port.port)
 app.command("hypernet", epilog=hypernet_command.EXAMPLE)(hypernet_command.hypernet)
