@@ -171,3 +171,21 @@ def test_zett(data, tmp_path, capsys):
     assert "| hypernet, paper |" in capsys.readouterr().out
     experiment("zett", *given)
     assert kept(tmp_path) == rows
+
+
+def test_dynamic(data, tmp_path, capsys):
+    from tests.transfer.dynamic.test_model import drawn_hypernet
+
+    from tokenlayer.models.checkpoint import open_checkpoint
+    from tokenlayer.models.tokenizer_files import load_tokenizer
+    from tokenlayer.transfer.zett.files import save_hypernet
+
+    tokenizer, rows = load_tokenizer(data / "lm"), open_checkpoint(data / "lm").rows
+    (tmp_path / "hn").mkdir()
+    save_hypernet(tmp_path / "hn", drawn_hypernet(tokenizer.vocab, rows.dim, tied=True).network, tokenizer, {})
+    given = ["--model", data / "lm", "--hypernet", tmp_path / "hn", "--out", tmp_path / "runs", "--quick"]
+    experiment("dynamic", *given, "--text", f"de={data}/ud-de.txt")
+    found = kept(tmp_path / "runs")
+    assert len(found) == 3 * 19
+    assert {row["units"] < row["tokens"] for row in found if row["share"] == 1} == {True}
+    assert "| de |" in capsys.readouterr().out
