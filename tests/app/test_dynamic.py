@@ -107,6 +107,9 @@ def test_an_evaluation_has_a_line_for_each_text_method_and_share(decoder, tmp_pa
     ]
     assert rows[0][6] == rows[2][6]  # plain tokens, whatever the method
     assert (tmp_path / "r" / "tokenlayer.json").is_file()
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "Bits per byte of what follows: en" in page
+    assert "tokens saved, %" in page
 
 
 def test_a_vocabulary_is_built_and_generated_from(decoder, tmp_path, capsys):

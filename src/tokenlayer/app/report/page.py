@@ -58,7 +58,7 @@ def html_page(report: Report) -> str:
     found: str = environment.get_template("page.html.j2").render(
         report=report,
         facts=_facts(report),
-        plots=[*_comparisons(report), *(plot for draw in DRAWN if (plot := draw(report)))],
+        plots=[*_comparisons(report), *_units(report), *(plot for draw in DRAWN if (plot := draw(report)))],
         tables=[t for t in report.tables if t.name not in PLACED and t.rows],
         worst=_find_table(report, "worst cases"),
         roles=_find_table(report, "special roles"),
@@ -219,6 +219,36 @@ def _comparisons(report: Report) -> list[Plot]:
                 ["tokenizer, init", "before", "after", "range"],
                 numbers,
                 [("before", "before"), ("after", "after, one dot a seed")],
+            )
+        )
+    return drawn
+
+
+def _units(report: Report) -> list[Plot]:
+    """One drawing for each text that was read in dynamic units: what is saved, and what it costs."""
+    table, measured = _find_table(report, "units"), report.data.get("measured", "")
+    if table is None or not measured:
+        return []
+    at = {name: n for n, name in enumerate(table.columns)}
+    drawn = []
+    for text in dict.fromkeys(row[at["text"]] for row in table.rows):
+        some = [row for row in table.rows if row[at["text"]] == text]
+        lines = [
+            (kind, [(100 * row[at["shorter"]], row[at["score"]]) for row in some if row[at["rows"]] == kind])
+            for kind in dict.fromkeys(row[at["rows"]] for row in some)
+        ]
+        numbers = [
+            [row[at["rows"]], number(row[at["units"]]), f"{100 * row[at['shorter']]:.1f} %", number(row[at["score"]])]
+            for row in some
+        ]
+        drawn.append(
+            Plot(
+                f"{measured.capitalize()}: {visible(text)}",
+                "Each line is one kind of rows for new units; its first point is the model's own tokens.",
+                plots.trade(lines, measured),
+                ["rows", "units", "saved", measured],
+                numbers,
+                [],
             )
         )
     return drawn

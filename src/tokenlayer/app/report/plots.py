@@ -118,6 +118,20 @@ def curves(panels: Sequence[tuple[str, Sequence[tuple[int, float]]]], borders: S
     return _svg(figure, "curves")
 
 
+def trade(lines: Sequence[tuple[str, Sequence[tuple[float, float]]]], label: str) -> str:
+    """Draws for each (name, points of per cent saved and score) one line, with its name at its end."""
+    figure, axes = _canvas(2.4)
+    for i, (name, points) in enumerate(lines):
+        colour = SERIES[i % len(SERIES)]
+        axes.plot([x for x, _ in points], [y for _, y in points], color=colour, linewidth=1.6, marker="o", markersize=4)
+        axes.annotate(name, points[-1], (6, 0), textcoords="offset points", va="center", color=colour, fontsize=9)
+    axes.margins(x=0.15)
+    axes.set_xlabel("tokens saved, %")
+    axes.set_ylabel(label)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    return _svg(figure, f"trade {label} {lines}")
+
+
 def stacked(parts: Sequence[tuple[str, float]]) -> str:
     """Draws one bar from left to right, a part for each (name, count)."""
     figure, axes = _canvas(0.5)

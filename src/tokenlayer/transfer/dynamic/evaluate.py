@@ -128,6 +128,7 @@ def evaluate(
             progress("texts and methods", done + 1, len(jobs))
     note = f"score: {kind}; cutting (with the rows of new units) and reading in seconds; hits: share of the cache"
     report.add_table("units", COLUMNS, rows, note)
+    report.data["measured"] = kind
     return report
 
 
