@@ -5,8 +5,8 @@
 Batches of `--texts` stretches, `--tokens` tokens each, one after the other through the text; of each batch plain and
 units alternate (A B A B ...) in one process. A row of JSON for each boundary: tokens and units, CPU seconds (medians
 over batches, of the best of the repeats) for cutting with the rows of new units, and for reading; with an empty cache
-for each batch (`cold`) and with one that has seen the batch before (`seen`). `share` is time in units by time in tokens,
-cutting and rows included.
+for each batch (`cold`) and with one that has seen the batch before (`seen`). `share` is time in units by time in
+tokens, cutting and rows included.
 """
 
 import argparse
