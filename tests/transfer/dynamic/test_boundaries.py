@@ -1,6 +1,7 @@
 """Units never cross a boundary of the real text, whatever the tokenizer does to it before it cuts."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -134,6 +135,30 @@ def test_a_pretokenizer_that_cuts_nothing_is_none():
     assert len(said) == 1
 
 
+def test_a_token_that_reaches_over_a_boundary_is_not_merged():
+    model = {"type": "BPE", "vocab": {c: i for i, c in enumerate(["a", "b", "'", "b'"])}, "merges": ["b '"]}
+    loaded = LoadedTokenizer({"model": model, "pre_tokenizer": None, "normalizer": None, "added_tokens": []})
+    spans = DynamicBPE(loaded, boundary="word_hyphen").segment(["aab'aa"], reduction=1.0).spans
+    assert spans == [[(0, 2), (2, 4), (4, 6)]]
+    assert DynamicBPE(loaded, boundary="word").segment(["aab'aa"], reduction=1.0).spans == [[(0, 6)]]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+def test_offsets_that_leave_white_space_out_change_no_unit(boundary):
+    """A space alone then has an empty span, also the one that the pre-tokenizer puts in front."""
+    data = json.loads(tiny_tokenizers.byte_level())
+    data["pre_tokenizer"]["add_prefix_space"] = True
+    level = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}
+    batch = [*tiny_tokenizers.SENTENCES.values(), *HARD, " a \n b\u3000 c\n", "  ", "x ", "Zq zq"]
+    results = []
+    for trim in (True, False):
+        loaded = LoadedTokenizer({**data, "post_processor": {**level, "trim_offsets": trim}})
+        results.append(DynamicBPE(loaded, boundary=boundary).segment(batch, reduction=1.0))
+    assert results[0].spans[-1][0] == (0, 2)
+    trimmed, plain = ((one.rows, one.new, one.words) for one in results)
+    assert trimmed == plain
+
+
 @pytest.mark.parametrize(
     ("text", "words", "hyphened"),
     [
@@ -209,3 +234,5 @@ def test_a_token_of_the_model_is_never_too_long():
     assert JoinRule(vocab, 1)(token)
     assert not JoinRule(vocab, 1)(token + b"q")
     assert JoinRule(vocab, 2)(token + b"q")
+    misspelled = replace(vocab, speller=lambda many: [[0] * 9 for _ in many])  # its row is copied all the same
+    assert JoinRule(misspelled, 2)(token)

@@ -148,6 +148,12 @@ def test_overlaps_count_and_merge_from_the_left():
     assert letters("aaaaa", most=2) == ([(b"a", b"a"), (b"aa", b"aa")], [["aaaa", "a"]])
 
 
+def test_places_merge_in_reading_order_after_some_were_lost():
+    made, cut = letters("aba", "babaaa", "ba", "aaa", most=2)
+    assert made == [(b"b", b"a"), (b"a", b"a")]
+    assert cut == [["a", "ba"], ["ba", "ba", "aa"], ["ba"], ["aa", "a"]]
+
+
 def test_a_tie_goes_to_the_pair_that_stands_first_now():
     # After "ab" is merged, the first "bc" is gone: "de" now stands before the other two, and both count two.
     made, _ = letters("abc", "ab", "ab", "de", "bc", "bc", "de")
@@ -213,6 +219,25 @@ def test_byte_tokens_that_make_a_known_character_get_its_id():
     assert (found.rows, found.spans) == ([[vocab.find("ö".encode())]], [[(0, 1)]])
 
 
+def test_a_token_that_was_not_merged_keeps_its_id():
+    loaded = tokenizer("sentencepiece-bpe")
+    a, double, z = loaded.vocab.find(b"a"), loaded.vocab.find_name("<0x61>"), loaded.vocab.find(b"z")
+    cutter = DynamicBPE(loaded, boundary="word")
+    runs = PlainText([double, z, a, z, double], [(i, i + 1) for i in range(5)], [0] * 5, [(0, 5)])
+    cutter._cut = lambda *_, **__: [runs]
+    found = cutter.segment(["azaza"], merges=1)
+    assert found.merges == ((b"a", b"z"),)  # both kinds of "a" are one
+    assert [len(row) for row in found.rows] == [3]
+    assert found.rows[0][2] == double
+
+
+def test_a_unit_has_the_word_of_its_left_part():
+    text = "fox\u00a0fox a"
+    found = bpe("byte-level", "sentence").segment([text] * 2, reduction=1.0)
+    assert [text[a:b] for a, b in found.spans[0]] == ["fox\u00a0fox", " a"]
+    assert found.words[0] == [0, 2]
+
+
 def test_template_and_unknown_tokens_stay():
     cutter = bpe("wordpiece", "sentence")
     found = cutter.segment(["watu wote 日 wamezaliwa", ""], reduction=1.0)
@@ -221,6 +246,15 @@ def test_template_and_unknown_tokens_stay():
     assert (found.spans[1], found.words[1], found.pieces[1]) == ([(0, 0), (0, 0)], [None, None], [1, 1])
     assert vocab.roles["unk"] in found.rows[0]
     assert cutter.segment(["", "a b"], merges=0, specials=False).rows[0] == []
+
+
+def test_an_unknown_token_that_is_not_listed_as_added_is_not_merged():
+    data = json.loads(tiny_tokenizers.wordpiece())
+    data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != "[UNK]"]
+    cutter = DynamicBPE(LoadedTokenizer(data), boundary="sentence")
+    found = cutter.segment(["watu 日."] * 2, reduction=1.0)
+    at = found.rows[0].index(cutter.vocab.find_name("[UNK]"))
+    assert (found.spans[0][at], found.pieces[0][at]) == ((5, 6), 1)
 
 
 @pytest.mark.parametrize("family", ["byte-level", "sentencepiece-bpe", "unigram"])
@@ -253,6 +287,17 @@ def test_fixed_merges_cut_the_same_batch_in_the_same_way():
     assert values(fixed.segment(texts, merges=len(found.merges))) == values(found)
     some = bpe("byte-level").segment(texts, merges=40)
     assert values(fixed.segment(texts, merges=40)) == values(some)
+
+
+def test_fixed_merges_are_made_once_each_where_they_are_valid():
+    rules = [(b"f", b"ox"), (b"x", b" f"), (b"qz", b"zz"), (b"o", b"x"), (b"f", b"ox")]
+    text = "fox fox"
+    fixed = DynamicBPE(tokenizer("byte-level"), merges=rules, boundary="sentence")
+    found = fixed.segment([text], merges=5)
+    assert found.merges == ((b"o", b"x"), (b"f", b"ox"))
+    assert found.spans[0] == [(0, 3), (3, 5), (5, 7)]
+    assert fixed.segment([text], merges=3).merges == ()
+    assert fixed.segment([text], merges=4).merges == ((b"o", b"x"),)
 
 
 def names_of(cutter: DynamicBPE, texts: list[str], **how) -> list[tuple]:
@@ -313,8 +358,8 @@ def test_lengths_after_each_merge_are_those_of_the_rows():
 
 
 def test_a_share_that_is_no_exact_number_is_reached():
-    removed = list(range(11))
-    assert [merges_to_reach(removed, n / 10) for n in range(11)] == removed
+    removed = list(range(101))  # 0.07 * 100 is a little more than 7
+    assert [merges_to_reach(removed, n / 100) for n in range(101)] == removed
     assert merges_to_reach([0], 1.0) == 0
 
 
