@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 from tests.tiny_swaps import model_with_tokenizer
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from tokenlayer.core.errors import BadCheckpoint, BadOption
@@ -156,6 +157,61 @@ def test_a_task_head_sees_the_units(tmp_path):
     assert not torch.allclose(merged, wanted)
 
 
+def paired(folder):
+    """An encoder whose tokenizer joins pairs as BERT's does."""
+    model = dynamic("bert_encoder", folder)
+    roles = model.tokenizer.vocab.roles
+    marks = [(model.tokenizer.vocab.names[roles[role]], roles[role]) for role in ("cls", "sep")]
+    (cls, _), (sep, _) = marks
+    model.tokenizer.backend.post_processor = TemplateProcessing(
+        single=f"{cls} $A {sep}", pair=f"{cls} $A {sep} $B:1 {sep}:1", special_tokens=marks
+    )
+    return model
+
+
+def test_pairs_are_joined_by_the_template_and_never_merged_across(tmp_path):
+    model = paired(tmp_path)
+    second = ["the dogs", "the cat of the dog", ""]
+    backend = model.tokenizer.backend
+    plain = model.prepare(TEXTS, pairs=second, merges=0)
+    ids = [list(one.ids) for one in backend.encode_batch(list(zip(TEXTS, second, strict=True)))]
+    assert plain.segmentation.rows == ids
+    rows = torch.zeros(plain.mask.shape, dtype=torch.int64)
+    types = torch.zeros_like(rows)
+    for n, one in enumerate(backend.encode_batch(list(zip(TEXTS, second, strict=True)))):
+        rows[n, : len(one.ids)], types[n, : len(one.ids)] = torch.tensor(one.ids), torch.tensor(one.type_ids)
+    assert types.any()
+    with torch.no_grad():
+        wanted = model.model(input_ids=rows, attention_mask=plain.mask, token_type_ids=types).last_hidden_state
+        found = model.model(**model.inputs(plain)).last_hidden_state
+    assert torch.equal(found[plain.mask.bool()], wanted[plain.mask.bool()])
+    merged = model.prepare(TEXTS, pairs=second, reduction=1.0)
+    for row, of, words, pieces in zip(
+        ids, merged.segmentation.types, merged.segmentation.words, merged.segmentation.pieces, strict=True
+    ):
+        assert sum(pieces) == len(row)
+        known = [word for word in words if word is not None]
+        assert known == sorted(known)
+        at = next(n for n, kind in enumerate(of) if kind == 1)
+        assert words[at - 1] is None  # the mark between them
+    with pytest.raises(BadOption, match="3 texts and 1 second"):
+        model.prepare(TEXTS, pairs=second[:1], merges=0)
+
+
+def test_of_a_pair_that_is_too_long_the_longer_text_is_cut(tmp_path):
+    model = paired(tmp_path)
+    short, long = "the dog", "the cat and the dog and the cat " * 3
+    most = 12
+    marks = model.tokenizer.backend.num_special_tokens_to_add(True)
+    whole = len(model.tokenizer.encode(short))
+    for one, other in ((short, long), (long, short)):
+        cut = model.prepare([one], pairs=[other], merges=0, max_length=most).segmentation
+        assert cut.lengths == [most]
+        inside = [kind for kind, word in zip(cut.types[0], cut.words[0], strict=True) if word is not None]
+        counts = (inside.count(0), inside.count(1))
+        assert sorted(counts) == sorted((whole, most - marks - whole))
+
+
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_adapters_take_part(tmp_path):
     peft = pytest.importorskip("peft")
@@ -202,7 +258,7 @@ def test_vectors_weigh_units_by_their_tokens_or_alike(tmp_path):
 
 
 def test_labels_of_words_become_labels_of_units():
-    cut = Segmentation([], (), [], [[None, 0, 0, 1, 2, 2, None]], [], (), [], [])
+    cut = Segmentation([], (), [], [[None, 0, 0, 1, 2, 2, None]], [], (), [], [], [])
     assert word_labels(cut, [[4, 5, 6]]) == [[-100, 4, -100, 5, 6, -100, -100]]
     with pytest.raises(BadOption, match="3 words and 2 labels"):
         word_labels(cut, [[4, 5]])

@@ -45,12 +45,14 @@ class PlainText:
         spans: character offsets of each token; (0, 0) for the template's.
         words: number of the word in which each token begins; None for the template's.
         runs: `(start, end)` of neighbouring tokens that may be merged among each other, two at least.
+        types: the template's token type of each token; empty where all are 0.
     """
 
     ids: list[int]
     spans: list[tuple[int, int]]
     words: list[int | None]
     runs: list[tuple[int, int]]
+    types: Sequence[int] = ()
 
 
 class PlainCutter:
@@ -79,7 +81,6 @@ class PlainCutter:
             warn(
                 f"the tokenizer {tokenizer.where or 'given'} has no pre-tokenizer that cuts: units end at words instead"
             )
-        self.template = int(self.backend.num_special_tokens_to_add(False))
         added = {token.content for token in self.backend.get_added_tokens_decoder().values()}
         vocab = tokenizer.vocab
         merge = (Kind.NORMAL, Kind.BYTE)
@@ -89,48 +90,71 @@ class PlainCutter:
         names = [vocab.names[i] for i in vocab.control_ids() if vocab.names[i].strip()]
         self._special = regex.compile("|".join(map(regex.escape, sorted(names, key=len, reverse=True))) or r"(?!)")
 
-    def __call__(self, texts: Sequence[str], *, max_length: int | None, specials: bool) -> list[PlainText]:
+    def __call__(
+        self, texts: Sequence[str], *, max_length: int | None, specials: bool, pairs: Sequence[str] | None = None
+    ) -> list[PlainText]:
         """Cuts texts.
 
         Args:
             texts: any number, also empty ones.
-            max_length: tokens of a text at most, the template's included; what is behind is left out.
+            max_length: tokens of a text at most, the template's included; what is behind is left out, of pairs the
+                end of the longer text.
             specials: with the tokens that the tokenizer's template puts around a text.
+            pairs: a second text for each, which the template joins to it.
 
         Raises:
-            BadOption: `max_length` has no room for a token of the text.
+            BadOption: `max_length` has no room for a token of the text, or there are more or fewer pairs than texts.
             BadText: a text holds a lone surrogate.
         """
-        template = self.template if specials else 0
+        if pairs is not None and len(pairs) != len(texts):
+            raise BadOption(f"there are {len(texts)} texts and {len(pairs)} second texts, expected one for each")
+        template = self.backend.num_special_tokens_to_add(pairs is not None) if specials else 0
         if max_length is not None and max_length <= template:
             raise BadOption(f"max_length is {max_length}, expected more than the {template} tokens around each text")
-        for number, text in enumerate(texts):
-            _check_text(number, text)
-        encodings = self.backend.encode_batch(list(texts), add_special_tokens=specials)
-        return [self._plain(text, one, max_length) for text, one in zip(texts, encodings, strict=True)]
+        whole = [(text,) for text in texts] if pairs is None else list(zip(texts, pairs, strict=True))
+        for number, some in enumerate(whole):
+            for text in some:
+                _check_text(number, text)
+        given: Any = list(texts) if pairs is None else whole
+        encodings = self.backend.encode_batch(given, add_special_tokens=specials)
+        return [self._plain(some, one, max_length) for some, one in zip(whole, encodings, strict=True)]
 
-    def _plain(self, text: str, encoding: "Encoding", max_length: int | None) -> PlainText:
-        kept = _kept(encoding.word_ids, max_length)
+    def _plain(self, texts: Sequence[str], encoding: "Encoding", max_length: int | None) -> PlainText:
+        """One text, or two that the template has joined: words are counted on, and no run is in both."""
+        kept = _kept([encoding.sequence_ids, encoding.word_ids], max_length)
         ids, spans, pieces = _at(kept, encoding.ids), _at(kept, encoding.offsets), _at(kept, encoding.word_ids)
-        if not ids:
-            return PlainText([], [], [], [])
-        in_text = np.array([piece is not None for piece in pieces])
+        numbers: list[int | None] = [None] * len(ids)
+        runs: list[tuple[int, int]] = []
+        of, before = _at(kept, encoding.sequence_ids), 0
+        for number, text in enumerate(texts):
+            places = [at for at, one in enumerate(of) if one == number and pieces[at] is not None]
+            if not places:
+                continue
+            words, found = self._words(text, _at(places, ids), _at(places, spans), _at(places, pieces))
+            for at, word in zip(places, words, strict=True):
+                numbers[at] = before + word
+            before += max(words) + 1
+            runs += [(places[begin], places[end - 1] + 1) for begin, end in found]
+        types = _at(kept, encoding.type_ids)
+        return PlainText(ids, spans, numbers, runs, types if any(types) else ())
+
+    def _words(
+        self, text: str, ids: Sequence[int], spans: Sequence[tuple[int, int]], pieces: Sequence[int | None]
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """The word of each token of a text, and the runs; the tokens lie side by side."""
         first, last = np.array(spans, np.int64).T
         last = np.maximum(last - 1, first)  # a mark that was put in front of a text may cover none of it
         if self.boundary == "pretoken":
-            words = ends = np.array([-1 if piece is None else piece for piece in pieces])
+            words = ends = np.array(pieces)
         else:
             starts = word_starts(text, self.boundary)
             words, ends = (np.searchsorted(starts, at, side="right") - 1 for at in (first, last))
-        free = self._free[ids] & in_text
+        free = self._free[ids]
         for hit in self._special.finditer(text):
-            free &= (last < hit.start()) | (first >= hit.end())
+            free = free & ((last < hit.start()) | (first >= hit.end()))
         if self.boundary == "sentence":
-            runs = _runs(np.zeros_like(first), free)
-        else:
-            runs = _runs(words, free & (words == ends))
-        numbers = [word if inside else None for word, inside in zip(words.tolist(), in_text.tolist(), strict=True)]
-        return PlainText(ids, spans, numbers, runs)
+            return words.tolist(), _runs(np.zeros_like(first), free)
+        return words.tolist(), _runs(words, free & (words == ends))
 
 
 def word_starts(text: str, boundary: str) -> list[int]:
@@ -196,14 +220,24 @@ def _check_text(number: int, text: str) -> None:
         ) from None
 
 
-def _kept(pieces: Sequence[int | None], max_length: int | None) -> Sequence[int]:
-    """Places of the tokens that stay: all of the template's, and the first ones of the text."""
+def _kept(of: Sequence[Sequence[int | None]], max_length: int | None) -> Sequence[int]:
+    """Places of the tokens that stay: all of the template's, and the first ones of each text.
+
+    Args:
+        of: the text of each token, and its pre-token; None for the template's.
+        max_length: tokens at most.
+    """
+    texts, pieces = of
     if max_length is None or len(pieces) <= max_length:
         return range(len(pieces))
-    drop = len(pieces) - max_length
-    text = [at for at, piece in enumerate(pieces) if piece is not None]
-    dropped = set(text[len(text) - drop :])
-    return [at for at in range(len(pieces)) if at not in dropped]
+    inside = [
+        [at for at, (text, piece) in enumerate(zip(texts, pieces, strict=True)) if text == n and piece is not None]
+        for n in (0, 1)
+    ]
+    for _ in range(len(pieces) - max_length):
+        max(inside, key=len).pop()
+    left = {at for some in inside for at in some}
+    return [at for at, piece in enumerate(pieces) if piece is None or at in left]
 
 
 def _at(places: Sequence[int], values: Sequence[T]) -> list[T]:

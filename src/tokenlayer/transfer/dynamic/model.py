@@ -71,12 +71,14 @@ class Units:
         embeds: what the model's token table would give, shape `(batch, units, dim)`.
         mask: 1 where a unit is, 0 for padding, shape `(batch, units)`.
         positions: consecutive over the units of each text.
+        types: token types as the tokenizer's template has them, 1 in the second text of a pair.
     """
 
     segmentation: Segmentation
     embeds: Float[Tensor, "batch units dim"]
     mask: Int[Tensor, "batch units"]
     positions: Int[Tensor, "batch units"]
+    types: Int[Tensor, "batch units"]
 
     def weights(self, pool: str = "tokens") -> Float[Tensor, "batch units"]:
         """How much each unit counts in a mean: by the tokens that it stands for, or all alike; padding 0."""
@@ -196,6 +198,7 @@ class DynamicModel:
         reduction: float | None = None,
         shorter: float | None = None,
         max_length: int | None = None,
+        pairs: Sequence[str] | None = None,
     ) -> Units:
         """Cuts a batch of texts into units and makes what the model takes.
 
@@ -205,6 +208,7 @@ class DynamicModel:
             reduction: instead, the share of the shortening that can be reached in this batch, from 0 to 1.
             shorter: instead, the share of all tokens of the batch to save, from 0 to 1, as far as merging can.
             max_length: tokens of a text before merging; None: the config's, or what the model can read.
+            pairs: a second text for each, which the tokenizer's template joins to it (premise and hypothesis).
 
         Raises:
             BadOption: none or several of merges, reduction and shorter, no texts, or more tokens than the model can
@@ -219,10 +223,12 @@ class DynamicModel:
         if self.segmenter.merges is not None and merges is None and reduction is None and shorter is None:
             merges = len(self.segmenter.merges)
         if shorter is not None and merges is None and reduction is None:
-            merges = self._merges_to_save(texts, shorter, given or most)
+            merges = self._merges_to_save([*texts, *(pairs or ())], shorter, given or most)
         elif shorter is not None:
             raise BadOption("shorter stands for merges and reduction", hint="give one of the three")
-        segmentation = self.segmenter.segment(texts, merges=merges, reduction=reduction, max_length=given or most)
+        segmentation = self.segmenter.segment(
+            texts, merges=merges, reduction=reduction, max_length=given or most, pairs=pairs
+        )
         return self.units(segmentation)
 
     def _merges_to_save(self, texts: Sequence[str], share: float, max_length: int | None) -> int:
@@ -243,23 +249,26 @@ class DynamicModel:
         pad = self.tokenizer.vocab.roles.get("pad", 0)
         device = self._embed.weight.device
         ids = torch.full((len(rows), longest), pad, dtype=torch.int64)
-        mask = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for n, row in enumerate(rows):
+        mask, types = (torch.zeros(len(rows), longest, dtype=torch.int64) for _ in range(2))
+        for n, (row, of) in enumerate(zip(rows, segmentation.types, strict=True)):
             place = slice(longest - len(row), None) if self.decoder else slice(len(row))
             ids[n, place], mask[n, place] = torch.tensor(row, dtype=torch.int64), 1
-        ids, mask = ids.to(device), mask.to(device)
+            types[n, place] = torch.tensor(of, dtype=torch.int64)
+        ids, mask, types = ids.to(device), mask.to(device), types.to(device)
         embeds = self._embed(ids.clamp(max=size - 1))
         new = ids >= size
         if segmentation.new:
             made = self.cache.get_many(segmentation.new)
             embeds[new] = (made * self._scale.to(made.dtype) if self._scale is not None else made)[ids[new] - size]
-        return Units(segmentation, embeds, mask, self._positions(mask))
+        return Units(segmentation, embeds, mask, self._positions(mask), types)
 
     def inputs(self, units: Units) -> dict[str, Tensor]:
-        """What the model's `forward` takes: `inputs_embeds`, `attention_mask` and, where it has them, positions."""
+        """What the model's `forward` takes: embeddings, mask and, where it has them, positions and token types."""
         found = {"inputs_embeds": units.embeds, "attention_mask": units.mask}
         if "position_ids" in self._accepted:
             found["position_ids"] = units.positions
+        if "token_type_ids" in self._accepted and bool(units.types.any()):
+            found["token_type_ids"] = units.types
         return found
 
     def __call__(self, units: Units, **more: Any) -> Any:

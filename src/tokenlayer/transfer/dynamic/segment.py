@@ -47,6 +47,7 @@ class Segmentation:
         merges: in the order in which they were made; for `sample` those of each text, one text after the other.
         plain_lengths: tokens of each text before the merges.
         lengths: units of each text.
+        types: the template's token type of each unit, 1 in the second text of a pair.
     """
 
     rows: list[list[int]]
@@ -57,6 +58,7 @@ class Segmentation:
     merges: tuple[tuple[bytes, bytes], ...]
     plain_lengths: list[int]
     lengths: list[int]
+    types: list[list[int]]
 
 
 class DynamicBPE:
@@ -113,6 +115,7 @@ class DynamicBPE:
         reduction: float | None = None,
         max_length: int | None = None,
         specials: bool = True,
+        pairs: Sequence[str] | None = None,
     ) -> Segmentation:
         """Cuts texts into units.
 
@@ -123,6 +126,7 @@ class DynamicBPE:
                 merges would take away, in the batch or in each sample. Not with a fixed list.
             max_length: tokens of a text at most before it is merged, the template's included; the rest is left out.
             specials: with the tokens that the tokenizer's template puts around a text.
+            pairs: a second text for each, which the template joins to it; units are never in both.
 
         Raises:
             BadOption: both or none of `merges` and `reduction`, one of them out of range, a reduction with a fixed
@@ -130,7 +134,7 @@ class DynamicBPE:
             BadText: a text holds a lone surrogate.
         """
         self._check(merges, reduction)
-        plain = self._cut(texts, max_length=max_length, specials=specials)
+        plain = self._cut(texts, max_length=max_length, specials=specials, pairs=pairs)
         writer = _Writer(self.vocab)
         for group in self._groups(plain):
             run = _Merged(group, self.vocab, self._valid, self.merges, merges)
@@ -272,4 +276,5 @@ class _Writer:
             merges=tuple(self._merges),
             plain_lengths=[len(text.ids) for text in self._plain],
             lengths=[len(cut) for cut in self._cuts],
+            types=[[text.types[first] if text.types else 0 for first, _, _ in cut] for text, cut in both],
         )
