@@ -4,6 +4,7 @@ import dataclasses
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 from tests import tiny_tokenizers
 
@@ -101,3 +102,20 @@ def test_what_cannot_be_measured_is_refused():
     fixed = DynamicBPE(LoadedTokenizer(json.loads(tiny_tokenizers.byte_level())), merges=[(b"a", b"b")])
     with pytest.raises(BadOption, match="a fixed list of merges has no reachable reduction"):
         lengths_by_merges(fixed, TEXTS)
+
+
+def test_drawn_numbers_of_merges_follow_their_law():
+    totals = tuple(1000 - n for n in range(501))
+    table = LengthTable(totals, 10, 5, "pretoken", "batch", None, None, "")
+    draws = 2000
+    for law, deviation in (("uniform", 1 / 12**0.5), ("normal", 1 / 6)):
+        generator = np.random.default_rng(0)
+        shares = np.array([table.draw(generator, law) for _ in range(draws)]) / 500
+        assert abs(shares.mean() - 0.5) < 4 * deviation / draws**0.5 + 0.002  # merges are whole numbers
+        assert abs(shares.std() - deviation) < 4 * deviation / (2 * draws) ** 0.5 + 0.002
+        assert shares.min() >= 0
+        assert shares.max() <= 1
+        again = np.random.default_rng(0)
+        assert table.draw(again, law) == round(shares[0] * 500)
+    with pytest.raises(BadOption, match="law is 'poisson'"):
+        table.draw(np.random.default_rng(0), "poisson")

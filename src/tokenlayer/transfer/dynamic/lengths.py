@@ -9,11 +9,14 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenlayer.core.errors import BadOption, BadText, VocabMismatch
+import numpy as np
+
+from tokenlayer.core.errors import BadOption, BadText, VocabMismatch, choose
 from tokenlayer.core.vocab import ByteVocab
 from tokenlayer.transfer.dynamic.segment import DynamicBPE, check_reduction, merges_to_reach
 
 FORMAT = "tokenlayer-dynamic-lengths-1"
+LAWS = ("uniform", "normal")
 HINT = "measure the lengths again with lengths_by_merges"
 
 
@@ -63,6 +66,21 @@ class LengthTable:
         """
         check_reduction(reduction)
         return merges_to_reach([self.totals[0] - total for total in self.totals], reduction)
+
+    def draw(self, generator: np.random.Generator, law: str = "uniform") -> int:
+        """Draws a number of merges for a batch, so that what is trained on them serves all reductions.
+
+        Args:
+            generator: gives the draws.
+            law: of the share that is taken away: uniform from 0 to 1, or normal around a half with a deviation of a
+                sixth, cut off at 0 and 1.
+
+        Raises:
+            BadOption: another law.
+        """
+        choose("law", law, LAWS)
+        share = generator.random() if law == "uniform" else generator.normal(1 / 2, 1 / 6)
+        return self.merges_for(float(np.clip(share, 0.0, 1.0)))
 
     def check(self, bpe: DynamicBPE) -> None:
         """Refuses to be used with another tokenizer or other settings than it was measured with.
