@@ -10,8 +10,8 @@ seconds.
 
 Decided before the runs: three batches of each text, each from another third of it, stand for three seeds (nothing else
 is drawn). Rows: the hypernetwork's, the mean of the pieces (fvt), and random ones of the same mean and spread (50 and
-100 % only). Boundary `pretoken`: 25, 50, 75 and 100 % of what merging can save. Boundary `sentence`, where units cross
-words: 10, 20, 30 and 40 % of all tokens. Claims, on means over batches:
+100 % only). Boundary `pretoken`: 25, 50, 75 and 100 % of what merging can save. Boundary `word` (white space): 10, 20,
+30 and 40 % of all tokens, as far as merging can. Claims, on means over batches:
 
     1. at half of what merging can save, the loss rises by at most half as much with the hypernetwork's rows as with
        fvt, in each language;
@@ -38,7 +38,7 @@ from tokenlayer.transfer.dynamic.evaluate import EvaluateConfig, Stretch, stretc
 from tokenlayer.transfer.dynamic.model import DynamicConfig, DynamicModel
 
 BATCHES = 3
-SETTINGS = {"pretoken": ("reduction", (0.25, 0.5, 0.75, 1.0)), "sentence": ("shorter", (0.1, 0.2, 0.3, 0.4))}
+SETTINGS = {"pretoken": ("reduction", (0.25, 0.5, 0.75, 1.0)), "word": ("shorter", (0.1, 0.2, 0.3, 0.4))}
 METHODS = ("hypernet", "fvt", "random")
 RANDOM_SHARES = (0.5, 1.0)
 

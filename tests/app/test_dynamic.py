@@ -5,16 +5,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_swaps import model_with_tokenizer
 from tests.tiny_tokenizers import FAMILIES, write
-from tests.transfer.dynamic.test_model import drawn_hypernet
 
 from tokenlayer.app import dynamic as jobs
 from tokenlayer.app.cli import main
 from tokenlayer.core.errors import BadOption, BadText, OutputExists
-from tokenlayer.models.checkpoint import open_checkpoint
-from tokenlayer.models.tokenizer_files import load_tokenizer
-from tokenlayer.transfer.zett.files import save_hypernet
 
 LINES = ["the cat and the dog and the cat", "the dog", "the cats of the dogs"]
 
@@ -22,11 +19,7 @@ LINES = ["the cat and the dog and the cat", "the dog", "the cats of the dogs"]
 def given(name, folder):
     """A tiny model and a folder with a hypernetwork for it."""
     source = model_with_tokenizer(name, folder / name)
-    tokenizer, rows = load_tokenizer(source), open_checkpoint(source).rows
-    (folder / "hn").mkdir()
-    network = drawn_hypernet(tokenizer.vocab, rows.dim, tied=not rows.output).network
-    save_hypernet(folder / "hn", network, tokenizer, {}, dtype="float32")
-    return str(source), str(folder / "hn")
+    return str(source), str(hypernet_folder(folder / "hn", source))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_swaps import model_with_tokenizer
 
 ROOT = Path(__file__).parents[2] / "experiments"
@@ -174,15 +175,7 @@ def test_zett(data, tmp_path, capsys):
 
 
 def test_dynamic(data, tmp_path, capsys):
-    from tests.transfer.dynamic.test_model import drawn_hypernet
-
-    from tokenlayer.models.checkpoint import open_checkpoint
-    from tokenlayer.models.tokenizer_files import load_tokenizer
-    from tokenlayer.transfer.zett.files import save_hypernet
-
-    tokenizer, rows = load_tokenizer(data / "lm"), open_checkpoint(data / "lm").rows
-    (tmp_path / "hn").mkdir()
-    save_hypernet(tmp_path / "hn", drawn_hypernet(tokenizer.vocab, rows.dim, tied=True).network, tokenizer, {})
+    hypernet_folder(tmp_path / "hn", data / "lm")
     given = ["--model", data / "lm", "--hypernet", tmp_path / "hn", "--out", tmp_path / "runs", "--quick"]
     experiment("dynamic", *given, "--text", f"de={data}/ud-de.txt")
     found = kept(tmp_path / "runs")

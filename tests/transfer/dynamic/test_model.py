@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from tests.tiny_hypernets import drawn_hypernet
 from tests.tiny_swaps import model_with_tokenizer
 from tokenizers.processors import TemplateProcessing
 from torch import nn
@@ -15,21 +16,11 @@ from tokenlayer.transfer.dynamic.generate import GenerateConfig
 from tokenlayer.transfer.dynamic.model import DynamicConfig, DynamicModel, embedding_scale, word_labels
 from tokenlayer.transfer.dynamic.rows import UnitRows
 from tokenlayer.transfer.dynamic.segment import Segmentation
-from tokenlayer.transfer.zett.decompose import Decomposer
-from tokenlayer.transfer.zett.files import SavedHypernet
-from tokenlayer.transfer.zett.network import Hypernet, HypernetConfig
 
 TEXTS = ["the cat and the dog and the cat", "the dog", "the cats of the dogs"]
 DECODERS = ["tied_llama", "untied_llama", "gpt2", "gemma3", "phi"]
 ROBERTA = "roberta_mlm"
 ENCODERS = ["bert_encoder", ROBERTA]
-
-
-def drawn_hypernet(vocab, dim, *, tied, longest=7):
-    """A hypernetwork with random weights that are far from zero."""
-    extra = Decomposer(vocab, longest).extra
-    shape = HypernetConfig(dim, tied, len(vocab), hidden=8, inner=12, layers=1, heads=2, longest=longest, extra=extra)
-    return SavedHypernet(Hypernet(shape, seed=3).eval())
 
 
 def opened(name, folder):

@@ -272,7 +272,15 @@ class DynamicModel:
         return found
 
     def __call__(self, units: Units, **more: Any) -> Any:
-        """The model's own output for a batch of units: a task head sees what it always sees."""
+        """Runs the model on a batch of units; a task head sees what it always sees.
+
+        Args:
+            units: what `prepare` made.
+            more: further inputs of the model's `forward`, such as labels.
+
+        Returns:
+            The model's own output; its states and logits have one position for each unit.
+        """
         return self.model(**self.inputs(units), **more)
 
     @torch.no_grad()
