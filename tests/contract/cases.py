@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import tiny_swaps
+from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
 from tests.toy_vectors import toy_vectors
 
-from tokenlayer.app import api
+from tokenlayer.app import api, dynamic
 from tokenlayer.data.vector_files import write_fasttext
 
 
@@ -229,11 +230,17 @@ def hypernet_case() -> Case:
             api.hypernet(model, texts, folder / "out", **settings)
         return folder / "out"
 
+    def odd_pooling(folder: Path) -> Path:
+        model = tiny_swaps.model_with_tokenizer("bert_encoder", folder / "encoder")
+        (model / "1_Pooling").mkdir()
+        (model / "1_Pooling" / "config.json").write_text('{"pooling_mode": "lasttoken"}')
+        return model
+
     return Case(
         run=lambda folder, seed: (hypernet(folder, seed=seed) / "model.safetensors").read_bytes(),
         bad_inputs=(
             ("no such model", lambda folder: hypernet(folder, model=folder / "nowhere"), "nowhere"),
-            ("a model without a head", lambda folder: hypernet(folder, kind="bert_encoder"), "no language-model head"),
+            ("an unknown pooling", lambda folder: hypernet(folder, model=odd_pooling(folder)), "expected one of: mean"),
             ("no text", lambda folder: hypernet(folder, texts=[]), "a hypernetwork is trained on texts"),
             ("no such text", lambda folder: hypernet(folder, texts=[f"en:{folder}/no.txt"]), "no.txt"),
             ("an empty text", lambda folder: hypernet(folder, text=" \n"), "hold nothing that can be predicted"),
@@ -250,7 +257,36 @@ def hypernet_case() -> Case:
     )
 
 
+def dynamic_case() -> Case:
+    """The case of dynamic units: a tiny encoder reads a few lines with a drawn hypernetwork."""
+
+    def encode(folder: Path, *, lines: str = "the cat and the dog\nthe cats and the dogs\n", **given: object) -> Path:
+        model = tiny_swaps.model_with_tokenizer("bert_encoder", folder / "model")
+        (folder / "lines.txt").write_text(lines, encoding="utf-8")
+        settings = {"hypernet": hypernet_folder(folder / "hn", model), "reduction": 1.0, **given}
+        dynamic.encode(
+            settings.pop("model", model), settings.pop("texts", folder / "lines.txt"), folder / "out", **settings
+        )
+        return folder / "out"
+
+    return Case(
+        run=lambda folder, seed: (encode(folder) / "vectors.safetensors").read_bytes(),
+        bad_inputs=(
+            ("no hypernetwork", lambda folder: encode(folder, hypernet=None), "none was given"),
+            ("no folder of one", lambda folder: encode(folder, hypernet=folder), "is no hypernetwork"),
+            ("a share above 1", lambda folder: encode(folder, reduction=50.0), "reduction is 50"),
+            ("two wishes", lambda folder: encode(folder, merges=3), "exactly one of the two"),
+            ("an unknown boundary", lambda folder: encode(folder, boundary="wrod"), "boundary is 'wrod'"),
+            ("an unknown kind of rows", lambda folder: encode(folder, method="mean"), "method is 'mean'"),
+            ("an unknown language", lambda folder: encode(folder, language="de"), "has no languages"),
+            ("too long a text", lambda folder: encode(folder, max_length=4096), "reads at most 64 tokens"),
+            ("no text", lambda folder: encode(folder, lines="\n"), "there are no texts"),
+        ),
+    )
+
+
 CASES = {
+    "dynamic": dynamic_case(),
     "zett": hypernet_case(),
     "pieces": swap_case("pieces", seeded=False),
     "ktokeniser": terms_case(),
