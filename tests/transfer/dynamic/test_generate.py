@@ -19,6 +19,7 @@ from tokenlayer.transfer.dynamic.generate import (
     generate,
     generate_batch,
     prefill,
+    read_states,
 )
 from tokenlayer.transfer.dynamic.index import IndexConfig
 
@@ -116,12 +117,23 @@ def test_kept_keys_and_values_give_what_reading_all_gives(model):
     assert any(i >= SIZE for i in found.ids)  # new tokens were chosen and their rows went in
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_states_of_texts_are_what_the_head_is_given(model):
+    vocab = big(model)
+    found = read_states(model, vocab, [[*PROMPT, SIZE + 3], [], [9, 4]], window=3)
+    assert found.shape == (7, DIM)
+    torch.testing.assert_close(found[2], prefill(model, vocab, [PROMPT[:3]]).hidden[0])
+    torch.testing.assert_close(found[6], prefill(model, vocab, [[9, 4]]).hidden[0])
+    with pytest.raises(BadText, match="there is no text to read"):
+        read_states(model, vocab, [[]])
+
+
+@pytest.mark.parametrize("kind", ["screen", "hnsw", "ivf"])
 def test_an_index_gives_the_tokens_of_all_logits(model, kind):
     vocab = big(model)
-    settings = IndexConfig(kind, wide=128, lists=4, probes=1.0)
+    settings = IndexConfig(kind, wide=128, lists=4, probes=1.0, rank=DIM)
+    states = read_states(model, vocab, [PROMPT, [7, 9, 11]])
     exact = generate(model, vocab, PROMPT, GenerateConfig(max_new_tokens=10))
-    found = generate(model, vocab.index(settings), PROMPT, GenerateConfig(max_new_tokens=10))
+    found = generate(model, vocab.index(settings, states), PROMPT, GenerateConfig(max_new_tokens=10))
     assert found.ids == exact.ids
     assert found.logprobs_nats is None  # of twenty terms no total is known
     assert len(exact.logprobs_nats) == 10
@@ -134,6 +146,16 @@ def test_log_probabilities_are_those_of_all_tokens(model):
     with torch.no_grad():
         hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), vocab.rows)
     wanted = vocab.head(model).logits(hidden[0, 3:-1]).log_softmax(dim=1).gather(1, ids[0, 4:, None])[:, 0]
+    torch.testing.assert_close(torch.tensor(found.logprobs_nats), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_log_probabilities_are_those_of_transformers(model):
+    """With its soft cap, logit scale and bias."""
+    found = generate(model, own(model), PROMPT, GenerateConfig(max_new_tokens=5))
+    ids = torch.tensor([[*PROMPT, *found.ids]])
+    with torch.no_grad():
+        logprob = model.model(input_ids=ids).logits[0, 3:-1].float().log_softmax(dim=1)
+    wanted = logprob.gather(1, ids[0, 4:, None])[:, 0]
     torch.testing.assert_close(torch.tensor(found.logprobs_nats), wanted, rtol=1e-3, atol=1e-4)
 
 

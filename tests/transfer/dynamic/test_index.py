@@ -13,7 +13,11 @@ from tokenlayer.models.outside_rows import HeadRows
 from tokenlayer.transfer.dynamic.index import ExactSearch, IndexConfig, IndexSearch, build_index, load_index, rescored
 
 DIM = 8
-KINDS = [IndexConfig("hnsw", wide=64), IndexConfig("ivf", lists=10, probes=0.6)]
+KINDS = [
+    IndexConfig("screen", rank=9, looked=60),
+    IndexConfig("hnsw", wide=300),
+    IndexConfig("ivf", lists=10, probes=0.6),
+]
 
 
 def normal(*shape, seed=0):
@@ -23,6 +27,15 @@ def normal(*shape, seed=0):
 def long_and_short_rows(count=600):
     """Rows whose lengths differ: the nearest by direction is often not the one with the largest product."""
     return normal(count, DIM) * torch.linspace(0.2, 3.0, count)[:, None]
+
+
+def states(count=300):
+    """What hidden states are like: mostly in few directions."""
+    return normal(count, DIM, seed=9) * torch.linspace(1.0, 0.1, DIM)
+
+
+def built(rows, bias, config):
+    return build_index(rows, bias, config, "rows", states=states())
 
 
 def head(rows, bias=None, adjust=lambda logits: logits):
@@ -52,7 +65,7 @@ def test_equal_logits_come_by_id():
 def test_an_index_finds_the_largest_product_not_the_nearest_direction(config, with_bias):
     rows, hidden = long_and_short_rows(), normal(200, DIM, seed=1)
     bias = 3 * normal(len(rows), seed=2) if with_bias else None
-    search = build_index(rows, bias, config, "rows")
+    search = built(rows, bias, config)
     found = search.find(head(rows, bias), hidden, 20)
     logits = hidden @ rows.T + (0 if bias is None else bias)
     best = logits.argmax(dim=1)
@@ -65,7 +78,7 @@ def test_an_index_finds_the_largest_product_not_the_nearest_direction(config, wi
 def test_what_an_index_finds_has_the_true_logits_of_the_head(config):
     rows, hidden, bias = long_and_short_rows(), normal(5, DIM, seed=1), normal(600, seed=2)
     one = head(rows, bias, lambda logits: 3 * torch.tanh(2 * logits / 3))  # scaled, then capped
-    found = build_index(rows, bias, config, "rows").find(one, hidden, 20)
+    found = built(rows, bias, config).find(one, hidden, 20)
     torch.testing.assert_close(found.logits, one.logits(hidden).gather(1, found.ids))
     assert (found.logits.diff(dim=1) <= 0).all()
     assert found.total_nats is None
@@ -100,7 +113,7 @@ def test_fewer_rows_than_candidates_are_all_found():
 @pytest.mark.parametrize("config", KINDS, ids=lambda config: config.kind)
 def test_a_saved_index_finds_the_same(config, tmp_path):
     rows, hidden = long_and_short_rows(), normal(20, DIM, seed=1)
-    search = build_index(rows, None, config, "rows")
+    search = built(rows, None, config)
     search.save(tmp_path)
     again = load_index(tmp_path, "rows")
     assert again.config == config
@@ -124,6 +137,32 @@ def test_an_index_of_other_rows_or_another_file_is_refused(tmp_path):
     (other / "index.json").write_text(json.dumps(about | {"format": "x/9"}))
     with pytest.raises(BadCheckpoint, match="has the format 'x/9'"):
         load_index(other, "rows 1")
+
+
+def test_screening_follows_the_states_not_the_rows():
+    rows = normal(400, DIM) * torch.tensor([9.0] * 4 + [1.0] * 4)  # long where hidden states are nearly nothing
+    hidden = normal(500, DIM, seed=1) * torch.tensor([0.01] * 4 + [1.0] * 4)
+    search = build_index(rows, None, IndexConfig("screen", rank=4, looked=20), "rows", states=hidden[:300])
+    best = (hidden[300:] @ rows.T).argmax(dim=1)
+    assert (search.find(head(rows), hidden[300:], 1).ids[:, 0] == best).float().mean() > 0.97
+
+
+def test_screening_scores_more_rows_than_it_returns():
+    rows, hidden = long_and_short_rows(), 5 * states(400)[300:]
+    best = (hidden @ rows.T).argmax(dim=1)
+
+    def hits(looked):
+        search = built(rows, None, IndexConfig("screen", rank=2, looked=looked))
+        found = search.find(head(rows), hidden, 2)
+        assert found.ids.shape == (100, 2)
+        return int((found.ids[:, 0] == best).sum())
+
+    assert hits(100) > hits(2)
+
+
+def test_screening_needs_states():
+    with pytest.raises(BadOption, match="is built for hidden states of the model, and none were given"):
+        build_index(normal(5, DIM), None, IndexConfig("screen"), "")
 
 
 def test_a_folder_without_an_index_is_searched_exactly(tmp_path):
@@ -154,8 +193,10 @@ def test_a_missing_faiss_names_the_extra(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kind": "hsnw"}, "index is 'hsnw', expected one of: exact, ivf, hnsw"),
+        ({"kind": "hsnw"}, "index is 'hsnw', expected one of: exact, screen, ivf, hnsw"),
         ({"wide": 0}, "wide is 0"),
+        ({"rank": 0}, "rank is 0"),
+        ({"looked": 0}, "looked is 0"),
         ({"lists": 0}, "lists is 0"),
         ({"probes": 0.0}, "probes is 0"),
         ({"probes": 1.5}, "probes is 1.5"),

@@ -192,19 +192,21 @@ class BigVocab:
                     hint="build it again for this model: its rows have changed since",
                 )
 
-    def index(self, kind: str | IndexConfig = "auto") -> "BigVocab":
-        """The same with an index of its output rows; takes minutes for a million tokens.
+    def index(self, kind: str | IndexConfig = "auto", states: Tensor | None = None) -> "BigVocab":
+        """The same with an index of its output rows.
 
         Args:
-            kind: exact, ivf, hnsw, or auto (exact below 200,000 tokens), or all settings.
+            kind: exact, screen, ivf, hnsw, or auto (exact below 200,000 tokens, else screen), or all settings.
+            states: hidden states of the model in texts like those to come (see `read_states`); for screen.
 
         Raises:
-            BadOption: an unknown kind.
+            BadOption: an unknown kind, or screen without states.
             MissingExtra: faiss is not installed.
         """
         config = kind if isinstance(kind, IndexConfig) else IndexConfig.named(kind, len(self))
         digest = "" if config.kind == "exact" else self.digest()
-        return replace(self, search=build_index(self.head_rows, self.bias, config, digest))
+        bias = None if self.bias is None else self.bias[: len(self)]
+        return replace(self, search=build_index(self.head_rows, bias, config, digest, states=states))
 
     def digest(self) -> str:
         """Tells the rows apart from any others."""

@@ -181,6 +181,39 @@ def prefill(model: OutsideRows, vocab: BigVocab, prompts: Sequence[Sequence[int]
     return PrefillState(past, hidden[:, -1], lengths, mask, tuple(map(tuple, prompts)))
 
 
+@torch.no_grad()
+def read_states(
+    model: OutsideRows, vocab: BigVocab, texts: Sequence[Sequence[int]], *, window: int = 512
+) -> Float[Tensor, "states dim"]:
+    """What the head is given at each position of some texts: what an index of kind `screen` is built for.
+
+    Args:
+        model: a decoder.
+        vocab: of the ids.
+        texts: ids of each, best cut as generation would cut them (`LongestPrefix`); empty ones are passed over.
+        window: ids that are read at a time.
+
+    Returns:
+        States in float32 on the CPU, in the order of the positions.
+
+    Raises:
+        BadText: there is none, or an id is outside the vocabulary.
+        VocabMismatch: the vocabulary was built for another model.
+    """
+    _check_ids(vocab, texts)
+    vocab = vocab.to(model.table.device, model.table.dtype)
+    vocab.check_model(model)
+    found = []
+    for text in texts:
+        for start in range(0, len(text), window):
+            ids = torch.tensor([text[start : start + window]], device=model.table.device)
+            hidden = model.hidden(ids, torch.ones_like(ids, dtype=torch.bool), vocab.rows)
+            found.append(hidden[0].float().cpu())
+    if not found:
+        raise BadText("there is no text to read", hint="give some that is like what shall be generated")
+    return torch.cat(found)
+
+
 def positions(model: Any, numbers: Int[Tensor, "batch new"]) -> dict[str, Tensor]:
     """Position ids as a further input, for models that take them (those with ALiBi count by the mask)."""
     takes = "position_ids" in inspect.signature(model.forward).parameters
