@@ -30,7 +30,7 @@ from tokenlayer.transfer.dynamic.longest_prefix import LongestPrefix
 
 PROMPT = 32
 """Tokens of a beginning."""
-EXCERPT = 6_000
+EXCERPT = 1_500
 """Characters that are read from the middle of each text."""
 
 

@@ -160,9 +160,11 @@ def test_screening_scores_more_rows_than_it_returns():
     assert hits(100) > hits(2)
 
 
-def test_screening_needs_states():
-    with pytest.raises(BadOption, match="is built for hidden states of the model, and none were given"):
-        build_index(normal(5, DIM), None, IndexConfig("screen"), "")
+def test_without_states_screening_keeps_all_directions():
+    rows, hidden, bias = long_and_short_rows(), normal(200, DIM, seed=1), normal(600, seed=2)
+    search = build_index(rows, bias, IndexConfig("screen", rank=1, looked=20), "rows")
+    best = (hidden @ rows.T + bias).argmax(dim=1)
+    assert (search.find(head(rows, bias), hidden, 1).ids[:, 0] == best).float().mean() > 0.97
 
 
 def test_a_folder_without_an_index_is_searched_exactly(tmp_path):

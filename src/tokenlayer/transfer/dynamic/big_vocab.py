@@ -197,10 +197,10 @@ class BigVocab:
 
         Args:
             kind: exact, screen, ivf, hnsw, or auto (exact below 200,000 tokens, else screen), or all settings.
-            states: hidden states of the model in texts like those to come (see `read_states`); for screen.
+            states: hidden states of the model in texts like those to come (see `read_states`); make screen faster.
 
         Raises:
-            BadOption: an unknown kind, or screen without states.
+            BadOption: an unknown kind.
             MissingExtra: faiss is not installed.
         """
         config = kind if isinstance(kind, IndexConfig) else IndexConfig.named(kind, len(self))

@@ -7,9 +7,12 @@ number of a row, against a 1 behind the hidden state. Soft caps and scales of a 
 no index of their own. What an index finds is scored again with the true rows.
 
 `screen` is ours: hidden states lie mostly in few directions, other ones than rows. In the directions of largest second
-moment of some hidden states, each row is a few bytes; all are looked at, and the best few hundred scored again. On
-208,175 rows of SmolLM2 it found the likeliest token far more often in the same time than clusters or a graph
-(docs/results/dynamic-tokenization.md).
+moment of some hidden states, each row is a few bytes; all are looked at, and the best few hundred scored again.
+
+Measured on 208,175 rows of SmolLM2-135M (49,152 its own, the others predicted), one core, one state at a time: all
+logits 42 ms; `screen` with 256 directions 6 ms and the likeliest token of 99.7 % of hidden states, though it was built
+for states of English text and those were of four languages (128 directions: 94 %); 512 clusters with half of them
+searched 9.8 ms and 92 %.
 
 Rows as one longer number: Bachrach et al., "Speeding Up the Xbox Recommender System Using a Euclidean Transformation
 for Inner-Product Spaces", RecSys 2014. HNSW: Malkov and Yashunin, TPAMI 2020. Both from faiss.
@@ -38,11 +41,11 @@ INDEX, ABOUT = "index.faiss", "index.json"
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """How an index is built and searched; defaults by measurement (docs/results/dynamic-tokenization.md)."""
+    """How an index is built and searched; see the module's text for what was measured."""
 
     kind: str = "screen"
     """exact, screen (all rows in few directions), ivf (clusters of rows, some of them searched) or hnsw (a graph)."""
-    rank: int = 128
+    rank: int = 256
     """screen: directions."""
     looked: int = 400
     """screen: rows whose true logits are computed."""
@@ -209,10 +212,10 @@ def build_index(
         bias: of the output, or None.
         config: see `IndexConfig`.
         digest: tells the rows apart from others.
-        states: what the head is given in texts like those to come, a few hundred or more; for `screen`.
+        states: what the head is given in texts like those to come, a few thousand; for `screen`, which keeps all
+            directions without them (twice the time).
 
     Raises:
-        BadOption: `screen` without states.
         MissingExtra: faiss is not installed.
     """
     if config.kind == "exact":
@@ -222,22 +225,14 @@ def build_index(
     if bias is not None:
         keys = torch.cat([keys, bias.detach().float().cpu()[:, None]], dim=1)
     if config.kind == "screen":
-        if states is None or len(states) == 0:
-            raise BadOption(
-                "an index of kind screen is built for hidden states of the model, and none were given",
-                hint="give some text to read (read_states), or another kind: ivf, hnsw",
-            )
-        return IndexSearch(_screen(faiss, keys, states.float().cpu(), config), config, digest)
+        return IndexSearch(_screen(faiss, keys, states, config), config, digest)
     build = _hnsw if config.kind == "hnsw" else _ivf
     return IndexSearch(build(faiss, keys, config), config, digest)
 
 
-def _screen(faiss: Any, keys: Tensor, states: Tensor, config: IndexConfig) -> Any:
+def _screen(faiss: Any, keys: Tensor, states: Tensor | None, config: IndexConfig) -> Any:
     """All rows in the directions that hold most of the states' second moment, one byte for each number."""
-    if states.shape[1] < keys.shape[1]:
-        states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
-    moment = states.double().T @ states.double()
-    directions = torch.linalg.eigh(moment).eigenvectors.flip(1)[:, : config.rank]  # of the largest values
+    directions = torch.eye(keys.shape[1]) if states is None else _directions(states, keys.shape[1])[:, : config.rank]
     project = faiss.LinearTransform(keys.shape[1], directions.shape[1], False)
     faiss.copy_array_to_vector(directions.T.float().contiguous().numpy().ravel(), project.A)
     project.is_trained = True
@@ -247,6 +242,14 @@ def _screen(faiss: Any, keys: Tensor, states: Tensor, config: IndexConfig) -> An
     index.train(array)
     index.add(array)
     return index
+
+
+def _directions(states: Tensor, width: int) -> Tensor:
+    """Orthogonal directions, those first in which the states are largest; a 1 stands behind them for the bias."""
+    states = states.double().cpu()
+    if states.shape[1] < width:
+        states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
+    return torch.linalg.eigh(states.T @ states).eigenvectors.flip(1)  # the largest eigenvalue comes last
 
 
 def _hnsw(faiss: Any, keys: Tensor, config: IndexConfig) -> Any:
