@@ -1,0 +1,1 @@
+"""LiB, Less is Better: a ranked lexicon of subwords, words and multi-word chunks, learned online; see `learn`."""
