@@ -249,7 +249,8 @@ def _directions(states: Tensor, width: int) -> Tensor:
     states = states.double().cpu()
     if states.shape[1] < width:
         states = torch.cat([states, states.new_ones(len(states), 1)], dim=1)
-    return torch.linalg.eigh(states.T @ states).eigenvectors.flip(1)  # the largest eigenvalue comes last
+    vectors: Tensor = torch.linalg.eigh(states.T @ states).eigenvectors  # the largest eigenvalue comes last
+    return vectors.flip(1)
 
 
 def _hnsw(faiss: Any, keys: Tensor, config: IndexConfig) -> Any:
