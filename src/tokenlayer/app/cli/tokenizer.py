@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from tokenlayer.app.cli import common
+from tokenlayer.app.cli import lib as lib_command
 
 app = typer.Typer(help="Make a tokenizer from your own text.")
 
@@ -69,3 +70,7 @@ def learn(
         quiet=quiet or as_json,
     )
     render(report, as_json=as_json, quiet=quiet)
+
+
+app.command("lib", epilog=lib_command.EXAMPLE)(lib_command.lib)
+app.command("lib-encode", epilog=lib_command.ENCODE_EXAMPLE)(lib_command.lib_encode)
