@@ -183,7 +183,9 @@ def learned(args: argparse.Namespace) -> dict[str, Path]:
     for kind in ("bpe", "wordpiece"):
         found[kind] = args.out / kind
         if not found[kind].exists():
-            tokenlayer.learn(list(args.learn), out=found[kind], kind=kind, vocab_size=600 if args.quick else VOCAB)
+            tokenlayer.learn(
+                [str(file) for file in args.learn], out=found[kind], kind=kind, vocab_size=600 if args.quick else VOCAB
+            )
     return found
 
 
