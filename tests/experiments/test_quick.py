@@ -4,6 +4,7 @@ import importlib.util
 import json
 import random
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,3 +183,29 @@ def test_dynamic(data, tmp_path, capsys):
     assert len(found) == 3 * 19
     assert {row["units"] < row["tokens"] for row in found if row["share"] == 1} == {True}
     assert "| de |" in capsys.readouterr().out
+
+
+def test_dynamic_encoder(tmp_path, capsys):
+    pytest.importorskip("peft")
+    pytest.importorskip("scipy")
+    model = model_with_tokenizer("bert_encoder", tmp_path / "model")
+    hypernet_folder(tmp_path / "hn", model)
+    draw, some = random.Random(0), ["the cat", "unknown dogs", "the cats of the dogs", "cat and dog", "low lower"]
+    (tmp_path / "sst2").mkdir()
+    (tmp_path / "stsb").mkdir()
+    for part in ("train", "test"):
+        lines = [f"{draw.choice(some)} {draw.choice(some)}\t{n % 2}\n" for n in range(40)]
+        (tmp_path / "sst2" / f"{part}.tsv").write_text("".join(lines))
+    with pa.output_stream(str(tmp_path / "stsb" / "de-test.csv.zst"), compression="zstd") as stream:
+        stream.write("".join(f"{one},{other},{n}\n" for n, (one, other) in enumerate(pairwise(some))).encode())
+    given = ["--minilm", model, "--hypernet", tmp_path / "hn", "--tasks", tmp_path, "--out", tmp_path / "runs"]
+    experiment("dynamic_encoder", *given, "--languages", "de", "--quick")
+    found = kept(tmp_path / "runs")
+    features = [row for row in found if row["part"] == "features"]
+    assert len(found) == 3 + (1 + 9) + (1 + 9 + 5) + 3 + 3
+    assert all(row["cosine"] > 0.999 and row["made"] == 0 for row in features if row["method"] == "plain")
+    assert all(row["units"] < row["tokens"] and row["made"] for row in features if row["share"] == 1)
+    assert len({row["units"] for row in features if (row["text"], row["seed"], row["share"]) == ("sst2", 0, 1)}) == 1
+    assert "| sampled |" in capsys.readouterr().out
+    experiment("dynamic_encoder", *given, "--languages", "de", "--quick")
+    assert kept(tmp_path / "runs") == found
