@@ -105,14 +105,20 @@ def test_an_evaluation_has_a_line_for_each_text_method_and_share(decoder, tmp_pa
     assert "tokens saved, %" in page
 
 
-def test_a_vocabulary_is_built_and_generated_from(decoder, tmp_path, capsys):
+def test_a_vocabulary_is_built_and_generated_from(decoder, lines, tmp_path, capsys):
+    pytest.importorskip("faiss")
     model, hypernet = decoder
     other = write(tmp_path / "other", FAMILIES["unigram"]())
     code, _ = run(
         capsys, "build-index", model, "--hypernet", hypernet, "--tokens-of", str(other), "--out", str(tmp_path / "big")
     )
     assert code == 0
-    for vocab in ([], ["--vocab", str(tmp_path / "big")]):
+    code, _ = run(
+        capsys, "build-index", model, "--hypernet", hypernet, "--tokens-of", str(other), "--index", "screen",
+        "--states", lines, "--out", str(tmp_path / "screen"),
+    )  # fmt: skip
+    assert code == 0
+    for vocab in ([], ["--vocab", str(tmp_path / "big")], ["--vocab", str(tmp_path / "screen")]):
         code, said = run(
             capsys, "generate", model, "the cat and", "the dog", "--hypernet", hypernet, "--max-new-tokens", "4",
             "--json", *vocab,

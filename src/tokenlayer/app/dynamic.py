@@ -8,6 +8,9 @@ from typing import Any
 
 from tokenlayer.core.report import Report
 
+STATE_TEXTS = 64
+"""Texts whose hidden states an index is built for."""
+
 
 @contextmanager
 def _opened(
@@ -205,6 +208,7 @@ def build_index(
     size: int | None = None,
     tokens_of: str | Path | None = None,
     index: str = "auto",
+    states: str | Path | None = None,
     rows_dtype: str = "float32",
     force: bool = False,
     quiet: bool = True,
@@ -219,7 +223,8 @@ def build_index(
         texts: `[GROUP[=WEIGHT]:]PATH` of texts on which the model's BPE goes on learning.
         size: tokens in all, for texts.
         tokens_of: instead of texts a tokenizer whose tokens are taken.
-        index: auto, exact, ivf or hnsw.
+        index: auto, exact, screen, ivf or hnsw.
+        states: texts like those to generate (the first 64 of a file), for a faster index of kind `screen`.
         rows_dtype: of the rows: float32, bfloat16, float16.
         force: replace an existing folder.
         quiet: no progress bars.
@@ -241,7 +246,14 @@ def build_index(
     with steps(quiet) as progress, _opened(model, hypernet, settings, said) as dynamic:
         found = new_tokens(dynamic.tokenizer, documents, size, other, said.append)
         report = build_big_vocab(
-            dynamic, Path(out), tokens=found, index=index, dtype=rows_dtype, force=force, progress=progress
+            dynamic,
+            Path(out),
+            tokens=found,
+            index=index,
+            states=_texts(states)[:STATE_TEXTS] if states else (),
+            dtype=rows_dtype,
+            force=force,
+            progress=progress,
         )
     _describe(report, said, model=model, hypernet=hypernet, out=out, index=index, **settings)
     given = "" if hypernet is None else f" --hypernet {hypernet}"
