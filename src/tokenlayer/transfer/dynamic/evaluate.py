@@ -109,7 +109,7 @@ def evaluate(
     Raises:
         BadText: a text is too short for one prompt.
     """
-    report = Report(title=f"{len(texts)} texts in dynamic units")
+    report = Report(title=f"texts in dynamic units: {len(texts)}")
     kind = "bits per byte of what follows" if model.decoder else "cosine with the plain vector"
     unit = "bits" if model.decoder else ""
     rows: list[tuple[Any, ...]] = []

@@ -70,7 +70,7 @@ def encode_texts(
     if batch < 1:
         raise BadOption(f"batch is {batch}, expected at least 1 text")
     check_room(out, 4 * len(texts) * model.rows.dim, "the vectors")
-    report = Report(title=f"{len(texts)} texts in dynamic units")
+    report = Report(title=f"texts in dynamic units: {len(texts)}")
     with fresh_folder(out, force=force) as folder:
         vectors, tally = [], _Tally()
         merges: dict[tuple[bytes, bytes], None] = {}
@@ -121,7 +121,7 @@ def generate_texts(
     """
     if not prompts or not all(prompts):
         raise BadText("a prompt is empty", hint="give a text to go on from")
-    report = Report(title=f"{len(prompts)} prompts in dynamic units")
+    report = Report(title=f"prompts in dynamic units: {len(prompts)}")
     tally, rows, made = _Tally(), [], 0
     began = time.perf_counter()
     for start in range(0, len(prompts), batch):
