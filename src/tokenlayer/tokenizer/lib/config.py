@@ -34,7 +34,7 @@ class LibConfig:
     steps: int | None = None
     """Articles to read, from the beginning again when the text is over; None reads the text once."""
     special_tokens: tuple[str, ...] = ("<|endoftext|>",)
-    """Control tokens, first in the vocabulary; the first one is the end of a text."""
+    """Control tokens, last in the vocabulary; the first one is the end of a text."""
     seed: int = 0
     """Of the draws that decide what is memorised."""
 

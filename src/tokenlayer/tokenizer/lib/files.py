@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tokenlayer.core.errors import BadTokenizer
 from tokenlayer.models.tokenizer_files import LoadedTokenizer, read_json
 from tokenlayer.tokenizer.lib.learner import LibLearner
-from tokenlayer.tokenizer.lib.tokenizer import LibTokenizer
+from tokenlayer.tokenizer.lib.tokenizer import FIRST_CHUNK, LibTokenizer
 
 FORMAT = "tokenlayer-lib/1"
 STATE_FILE = "lib.json"
@@ -54,11 +54,10 @@ def files(learner: LibLearner, tokenizer: LibTokenizer) -> dict[str, str]:
 
 def loaded(tokenizer: LibTokenizer) -> LoadedTokenizer:
     """The vocabulary as a Unigram tokenizer.json, with the same ids."""
-    first, worst = tokenizer.first_byte, max(len(tokenizer.lexicon), 1)
-    scores = [0.0] * first + [LAST_RESORT] * 256
-    scores += [-1 - RANK_SHARE * rank / worst for rank in range(len(tokenizer.lexicon))]
+    worst, first_control = max(len(tokenizer.lexicon), 1), FIRST_CHUNK + len(tokenizer.lexicon)
+    scores = [LAST_RESORT] * FIRST_CHUNK + [-1 - RANK_SHARE * rank / worst for rank in range(len(tokenizer.lexicon))]
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    added = [{"id": i, "content": tokenizer.names[i], **special} for i in range(first)]
+    added = [{"id": i, "content": tokenizer.names[i], **special} for i in range(first_control, len(tokenizer))]
     split = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated", "invert": False}
     data = {
         "version": "1.0",
@@ -72,11 +71,11 @@ def loaded(tokenizer: LibTokenizer) -> LoadedTokenizer:
         "model": {
             "type": "Unigram",
             "unk_id": 0,
-            "vocab": [list(pair) for pair in zip(tokenizer.names, scores, strict=True)],
+            "vocab": [list(pair) for pair in zip(tokenizer.names[:first_control], scores, strict=True)],
             "byte_fallback": True,
         },
     }
-    roles = {"unk": 0, **({"eos": 1} if tokenizer.special_tokens else {})}
+    roles = {"eos": first_control} if tokenizer.special_tokens else {}
     return LoadedTokenizer(data, roles=roles, where="the LiB tokenizer")
 
 

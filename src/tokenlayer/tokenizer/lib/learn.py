@@ -6,7 +6,7 @@ ray306/The-Less-is-Better-Model; with the same draws and `longest_chunk=None` th
 probation are the same after every article.
 
 Shapes: in go lines of text, out come a lexicon in rank order and token ids:
-`<unk>`, special tokens, 256 bytes, lexicon.
+one that is never used, 256 bytes, lexicon, special tokens.
 
 Errors: `BadText` for a text that is empty, not UTF-8, or too short for any chunk to prove itself; `BadOption` for a
 number out of range; `BadTokenizer` for a folder to go on from that holds no learner; `OutputExists`.

@@ -15,8 +15,10 @@ from tokenlayer.tokenizer.lib.segment import Cut
 COMPILE_CHARS = 300_000
 """Loading the compiled loops takes as long as cutting so many characters without."""
 BATCH_CHARS = 1 << 20
-UNKNOWN = "<unk>"
-"""Id 0: named by tokenizer.json, never given out, because every byte has a token."""
+UNKNOWN = "\n<unk>"
+"""Id 0: a tokenizer.json must name one. Every byte has a token, and no line holds its line end, so none becomes it."""
+FIRST_BYTE = 1
+FIRST_CHUNK = FIRST_BYTE + 256
 
 
 class Measures(NamedTuple):
@@ -33,8 +35,8 @@ class Measures(NamedTuple):
 class LibTokenizer:
     """Cuts text by a ranked lexicon: of two paths from each place, the one with fewer chunks, then with better ranks.
 
-    Ids: `<unk>`, the special tokens, the 256 bytes, then the lexicon by rank. Text comes back as it was: characters
-    outside the lexicon are spelled in bytes, and the end of a line is a byte.
+    Ids: one for unknown that is never used, the 256 bytes, the lexicon by rank, the special tokens. Text comes back as
+    it was: characters outside the lexicon are spelled in bytes, and the end of a line is a byte.
 
     Args:
         lexicon: chunks, best first.
@@ -59,10 +61,9 @@ class LibTokenizer:
         self.lexicon, self.special_tokens, self.compat = tuple(lexicon), tuple(special_tokens), compat
         self.rank = {chunk: rank for rank, chunk in enumerate(self.lexicon)}
         self._check()
-        self.first_byte = 1 + len(self.special_tokens)
-        controls = [b""] * self.first_byte
-        self.tokens = (*controls, *(bytes([b]) for b in range(256)), *(c.encode() for c in self.lexicon))
-        self.names = (UNKNOWN, *self.special_tokens, *(f"<0x{b:02X}>" for b in range(256)), *self.lexicon)
+        controls = [b""] * len(self.special_tokens)
+        self.tokens = (b"", *(bytes([b]) for b in range(256)), *(c.encode() for c in self.lexicon), *controls)
+        self.names = (UNKNOWN, *(f"<0x{b:02X}>" for b in range(256)), *self.lexicon, *self.special_tokens)
         self._choose, self._cut_chars = compiled is None, 0
         self._build(bool(compiled))
         self._deeper: dict[int, list[int]] = {}
@@ -83,7 +84,7 @@ class LibTokenizer:
         """Returns the token ids of any bytes; those that are no UTF-8 have tokens of their own."""
         ids: list[int] = []
         for part, stray in split_broken(data):
-            ids += [self.first_byte + b for b in part] if stray else self.encode(part.decode(), deeper=deeper)
+            ids += [FIRST_BYTE + b for b in part] if stray else self.encode(part.decode(), deeper=deeper)
         return ids
 
     def tokenize(self, text: str, *, deeper: bool = False) -> list[str]:
@@ -156,7 +157,7 @@ class LibTokenizer:
         nodes = memory.add(self.lexicon)
         ids = memory.room(len(memory.tables.parent))
         for rank, node in enumerate(nodes):
-            ids[node] = self.first_byte + 256 + rank
+            ids[node] = FIRST_CHUNK + rank
         self._memory, self._ids_of_nodes = memory, ids
 
     def _encode(self, text: str) -> list[int]:
@@ -167,16 +168,15 @@ class LibTokenizer:
                 self._build(True)
         memory, size = self._memory, len(text)
         rooms = [memory.room(4 * size), memory.room(size + 1), memory.room(size + 1)]
-        cut = Cut(memory.tables, self._ids_of_nodes, self.first_byte, self.compat, *rooms)
+        cut = Cut(memory.tables, self._ids_of_nodes, FIRST_BYTE, self.compat, *rooms)
         found = memory.loops.encode(cut, memory.codes(text))
         ids: list[int] = np.asarray(rooms[0][:found]).tolist()
         return ids
 
     def _split(self, i: int) -> list[int]:
         if i not in self._deeper:
-            shift = self.first_byte + 256
-            parts = self.parts(self.lexicon[i - shift]) if i >= shift else []
-            self._deeper[i] = [shift + self.rank[part] for part in parts] or [i]
+            parts = self.parts(self.lexicon[i - FIRST_CHUNK]) if i >= FIRST_CHUNK else []
+            self._deeper[i] = [FIRST_CHUNK + self.rank[part] for part in parts] or [i]
         return self._deeper[i]
 
 
