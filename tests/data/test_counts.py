@@ -2,11 +2,12 @@ import json
 import pickle
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from tokenlayer.core.errors import BadOption, BadText
 from tokenlayer.core.pretokenizers import pre_tokenizer
@@ -70,6 +71,70 @@ def test_the_fast_cut_is_the_tokenizers_cut(name, text):
 
 
 CUTTERS = {name: Cutter(trained(name)) for name in BYTE_LEVEL}
+
+
+@pytest.mark.parametrize("name", BYTE_LEVEL)
+@given(text=st.text(st.sampled_from("ab1.\n \t\u00a0\u180e\u0308é,/'"), max_size=30))
+def test_chunks_are_cut_as_the_text_is(name, text):
+    cutter = CUTTERS[name]
+    cutter._unchecked = 0
+    assert cutter.by_chunks
+    assert [p for chunk in cutter.chunks(text) for p in cutter(chunk)] == cutter(text)
+
+
+def test_a_chunk_is_cut_once_however_often_it_occurs():
+    class Counting(Cutter):
+        asked: ClassVar[list[str]] = []
+
+        def __call__(self, text):
+            self.asked.append(text)
+            return super().__call__(text)
+
+    assert count_pretokens(documents(["a b b b", "a b"]), Counting(TOKENIZER)).total == 6
+    assert Counting.asked == ["a", " b"]
+
+
+def test_many_chunks_are_cut_early(monkeypatch):
+    monkeypatch.setattr("tokenlayer.data.counts.MOST_CHUNKS", 2)
+    texts = [*HARD, "one two three four one two"]
+    plain = count_pretokens(documents(texts), lambda text: Cutter(TOKENIZER)(text))
+    assert count_pretokens(documents(texts), Cutter(TOKENIZER)) == plain
+
+
+def marked(*, crossing=False):
+    """A BPE model as Llama's: spaces become marks, and no pre-tokenizer cuts."""
+    vocab = ["<unk>", "▁", "a", "b", ".", "▁a", "▁▁", "ab", *(["b▁"] if crossing else [])]
+    merges = [("▁", "a"), ("▁", "▁"), ("a", "b"), *([("b", "▁")] if crossing else [])]
+    tokenizer = Tokenizer(models.BPE({t: i for i, t in enumerate(vocab)}, merges, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return tokenizer
+
+
+@given(st.text(st.sampled_from("ab. x"), max_size=20))
+def test_without_a_pre_tokenizer_texts_are_cut_where_no_token_reaches_over(text):
+    for tokenizer in (MARKED, CROSSING):
+        cutter = Cutter(tokenizer)
+        assert sum(cutter.lengths(cutter(text))) == encoded(tokenizer, [text])
+
+
+MARKED, CROSSING = marked(), marked(crossing=True)
+
+
+def test_a_token_that_reaches_over_a_space_keeps_the_text_whole():
+    assert Cutter(MARKED)("a b  a") == ["▁a", "▁b", "▁▁a"]
+    assert Cutter(CROSSING)("a b  a") == ["▁a▁b▁▁a"]
+
+
+def test_added_tokens_of_spaces_are_found_after_nfc_as_before():
+    tokenizer = trained("gpt2", {"type": "NFC"})
+    tokenizer.add_tokens([AddedToken("   ", normalized=True), AddedToken("a b", normalized=False)])
+    texts = ["x   e\u0301    a b\n   a bc", "   \u0308 a b"]
+    cutter = Cutter(tokenizer)
+    assert not cutter.by_chunks
+    assert token_total(count_pretokens(documents(texts), cutter), cutter.lengths) == {"g": encoded(tokenizer, texts)}
+    tokenizer.add_tokens([AddedToken("é", normalized=True)])
+    with pytest.raises(BadOption, match="'é' is normalized"):
+        Cutter(tokenizer)
 
 
 def test_a_disputed_character_takes_the_slow_way():

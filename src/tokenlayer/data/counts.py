@@ -27,6 +27,8 @@ JUDGED_AFTER = 1000
 """Documents that must be seen before the share is believed; short samples repeat little in any language."""
 JUDGED_AFTER_BYTES = 4_000_000
 """The same in bytes, for few long documents."""
+MOST_CHUNKS = 500_000
+"""Distinct chunks that are kept before they are cut: about 60 MB."""
 
 PreTokenize = Callable[[str], list[str]]
 Encode = Callable[[list[str]], Sequence[int]]
@@ -137,14 +139,54 @@ def count_pretokens(documents: Iterable[Document], pre_tokenize: PreTokenize) ->
 
     Args:
         documents: any stream, such as `Documents`.
-        pre_tokenize: text -> pre-tokens as the model gets them; `data.cutter.Cutter(tokenizer)` is one.
+        pre_tokenize: text -> pre-tokens as the model gets them; `data.cutter.Cutter(tokenizer)` is one. If it has
+            `by_chunks`, its `chunks` are counted first, and each distinct one is cut once.
     """
     found = PretokenCounts()
+    chunks = _Chunks(pre_tokenize) if getattr(pre_tokenize, "by_chunks", False) else None
+    judged_at = JUDGED_AFTER
     for n, document in enumerate(documents, 1):
-        found.add(document, pre_tokenize(document.text))
-        if n % JUDGED_AFTER == 0 and not found.pays:
-            return _stopped(found)
+        if chunks is None:
+            found.add(document, pre_tokenize(document.text))
+        else:
+            found.add(document, ())
+            chunks.add(document, found)
+        if n == judged_at:
+            judged_at *= 2
+            if chunks is not None:
+                chunks.cut_into(found)
+            if not found.pays:
+                return _stopped(found)
+    if chunks is not None:
+        chunks.cut_into(found)
     return found if found.pays else _stopped(found)
+
+
+class _Chunks:
+    """Distinct chunks that are not cut yet, by group; at most `MOST_CHUNKS` of them."""
+
+    def __init__(self, pre_tokenize: Any) -> None:
+        self.pre_tokenize = pre_tokenize
+        self.counts: dict[str, Counter[str]] = {}
+        self.seen = 0
+
+    def add(self, document: Document, found: PretokenCounts) -> None:
+        """Counts the chunks of a document; cuts them all into `found` when they are many."""
+        mine = self.counts.setdefault(document.group, Counter())
+        before = len(mine)
+        mine.update(self.pre_tokenize.chunks(document.text))
+        self.seen += len(mine) - before
+        if self.seen > MOST_CHUNKS:
+            self.cut_into(found)
+
+    def cut_into(self, found: PretokenCounts) -> None:
+        """Moves what was counted into `found`, as pre-tokens."""
+        for group, chunks in self.counts.items():
+            mine = found.counts[group]
+            for chunk, times in chunks.items():
+                for pretoken in self.pre_tokenize(chunk):
+                    mine[pretoken] += times
+        self.counts, self.seen = {}, 0
 
 
 def count_sources(
