@@ -6,6 +6,7 @@ import typer
 
 from tokenlayer.app.cli import common
 from tokenlayer.app.cli import lib as lib_command
+from tokenlayer.app.cli import mixture as mixture_command
 
 app = typer.Typer(help="Make a tokenizer from your own text.")
 
@@ -74,3 +75,4 @@ def learn(
 
 app.command("lib", epilog=lib_command.EXAMPLE)(lib_command.lib)
 app.command("lib-encode", epilog=lib_command.ENCODE_EXAMPLE)(lib_command.lib_encode)
+app.command("mixture", epilog=mixture_command.EXAMPLE)(mixture_command.mixture)

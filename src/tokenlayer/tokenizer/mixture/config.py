@@ -34,6 +34,8 @@ class MixtureConfig:
     """About this many new rows a round; the released code stops a round at 100."""
     tolerance: float = 1e-6
     """A merge may be behind by this, in millionths of all pairs."""
+    gap: float = 0.0
+    """Stop when all slacks are at most this share above the optimum's; 0 solves to the end."""
     seconds: float | None = None
     """Stop adding rows after this time and say how far from the optimum the shares can be; None never does."""
     range_slack: float = 0.01
@@ -59,9 +61,13 @@ class MixtureConfig:
                 f"first_merge is {self.first_merge} and merges is {self.merges}: no merge is left",
                 hint="merges counts from the first merge of the list, also those that are only applied",
             )
-        if self.tolerance <= 0 or self.range_slack < 0 or (self.seconds is not None and self.seconds <= 0):
+        if (
+            min(self.gap, self.range_slack) < 0
+            or self.tolerance <= 0
+            or (self.seconds is not None and self.seconds <= 0)
+        ):
             raise BadOption(
-                f"tolerance is {self.tolerance:g}, range_slack {self.range_slack:g} and seconds {self.seconds}: "
-                "expected above 0, at least 0 and above 0",
+                f"gap is {self.gap:g}, range_slack {self.range_slack:g}, tolerance {self.tolerance:g}, seconds "
+                f"{self.seconds}: expected at least 0 for the first two, above 0 for the others",
                 hint="leave them out for the defaults",
             )

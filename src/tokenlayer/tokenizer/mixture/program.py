@@ -52,7 +52,7 @@ def solve(
 
     Args:
         competition: the counts.
-        config: rows a round, tolerance, time, width of the ranges.
+        config: rows a round, tolerance, when to stop, width of the ranges.
         solver: highspy or scipy; None takes the first that is installed.
         tell: called with ("rounds of the linear program", rounds, 0).
 
@@ -65,7 +65,9 @@ def solve(
     rounds = 0
     while True:
         found = program.violated(config.tolerance)
-        if not len(found.step) or (rounds and time.monotonic() > deadline):
+        gap = _gap(found, len(competition.pairs))
+        near = rounds > 0 and gap <= config.gap * program.slack
+        if not len(found.step) or near or (rounds and time.monotonic() > deadline):
             break
         program.add(_worst(found, config.per_step, config.per_round))
         program.run()
@@ -74,9 +76,7 @@ def solve(
             tell("rounds of the linear program", rounds, 0)
     ranges = program.ranges(config.range_slack) if config.range_slack and rounds else None
     slacks = program.merge_slack / MILLION, program.pair_slack / MILLION
-    return Solution(
-        program.shares, *slacks, _gap(found, len(competition.pairs)) / MILLION, rounds, program.rows, ranges
-    )
+    return Solution(program.shares, *slacks, gap / MILLION, rounds, program.rows, ranges)
 
 
 def _worst(found: Excess, per_step: int, per_round: int) -> Excess:
@@ -114,6 +114,11 @@ class _Program:
         """Number of constraints."""
         return len(self._rows)
 
+    @property
+    def slack(self) -> float:
+        """All slacks in all, in millionths."""
+        return float(self.merge_slack.sum() + self.pair_slack.sum())
+
     def violated(self, tolerance: float) -> Excess:
         """The constraints that the last answer violates, without those that are rows: the solver's tolerance."""
         found = self._competition.excesses(self.shares, self.merge_slack, self.pair_slack, tolerance)
@@ -141,8 +146,7 @@ class _Program:
 
     def ranges(self, slack: float) -> Ranges:
         """Least and largest shares over answers that are at most this much worse; no further rows are added."""
-        total = float(self.merge_slack.sum() + self.pair_slack.sum())
-        found: Ranges = np.clip(self._solver.ranges(total * (1 + slack) + 1e-6), 0.0, 1.0)
+        found: Ranges = np.clip(self._solver.ranges(self.slack * (1 + slack) + 1e-6), 0.0, 1.0)
         return found
 
     def _keys(self, found: Excess) -> Int64[np.ndarray, " n"]:

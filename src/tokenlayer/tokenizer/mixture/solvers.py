@@ -37,6 +37,7 @@ class Highs:
         self._categories = self._columns = categories
         self._lp: Any = highspy.Highs()
         self._lp.setOptionValue("output_flag", False)
+        self._lp.setOptionValue("log_to_console", False)
         self._lp.setOptionValue("threads", 1)
         self._lp.setOptionValue("random_seed", 0)
         self._lp.addVars(categories, np.zeros(categories), np.ones(categories))
