@@ -4,6 +4,10 @@ Columns: first the shares of the categories, which sum to 1 and cost nothing; th
 says that a merge's lead over a pair and the slacks of both are at least 0 together.
 """
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -35,7 +39,8 @@ class Highs:
         self._inf = highspy.kHighsInf
         self._optimal = highspy.HighsModelStatus.kOptimal
         self._categories = self._columns = categories
-        self._lp: Any = highspy.Highs()
+        with _silenced():
+            self._lp: Any = highspy.Highs()
         self._lp.setOptionValue("output_flag", False)
         self._lp.setOptionValue("log_to_console", False)
         self._lp.setOptionValue("threads", 1)
@@ -142,6 +147,20 @@ def make_solver(categories: int, name: str | None = None) -> Highs | Scipy:
     if found is None:
         raise MissingExtra(wanted[0], "lp", "mixture inference")
     return Highs(categories) if found == "highspy" else Scipy(categories)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Keeps what native code writes to standard output away: HiGHS greets before it can be told not to."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _sparse(lead: Lead, merge: Columns, pair: Columns) -> tuple[Any, Any, Any]:
