@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from tokenlayer.core.seeds import numpy_generator
 from tokenlayer.data.documents import Documents, ReadOptions
 from tokenlayer.tokenizer.lib.config import LibConfig
-from tokenlayer.tokenizer.lib.kernel import FREE, NODES
+from tokenlayer.tokenizer.lib.kernel import FREE, LEXICON, NODES
 from tokenlayer.tokenizer.lib.learner import LibLearner
 from tokenlayer.tokenizer.lib.tokenizer import LibTokenizer
 
@@ -61,6 +61,11 @@ def ours(lines, config):
     return learner, time.process_time() - began
 
 
+def names_of(cutter, chunk):
+    """A chunk, or the bytes of a character that is none."""
+    return [chunk] if chunk in cutter.rank else [f"<0x{b:02X}>" for b in chunk.encode()]
+
+
 def against(args, name, path):
     lines = list(lines_of(path))[: args.lines]
     config = LibConfig(
@@ -80,7 +85,10 @@ def against(args, name, path):
         began = time.process_time()
         theirs_cut = model.apply(held, flatten=False)
         theirs_cutting = time.process_time() - began
-        same = [[cutter.names[i] for i in one] == other for one, other in zip(cut, theirs_cut, strict=True)]
+        same = [
+            [cutter.names[i] for i in one] == [name for chunk in other for name in names_of(cutter, chunk)]
+            for one, other in zip(cut, theirs_cut, strict=True)
+        ]
         began = time.process_time()
         cutter.encode("\n".join(held * 20))
         row = {
@@ -118,7 +126,7 @@ def grow(args, name, path):
                     "MB": round(size / 1e6, 1),
                     "CPU seconds": round(seconds, 1),
                     "MB/s": round(size / 1e6 / seconds, 2),
-                    "lexicon": len(learner._memory.tables.order[: counts[2]]),
+                    "lexicon": int(counts[LEXICON]),
                     "nodes made": int(counts[NODES]),
                     "nodes in use": int(counts[NODES] - counts[FREE]),
                     "peak MB over start": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3),
