@@ -1,5 +1,6 @@
 """The settings of LiB."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenlayer.core.errors import BadOption
@@ -33,7 +34,7 @@ class LibConfig:
     """False leaves every chunk where it was appended: to see what the ranks do."""
     steps: int | None = None
     """Articles to read, from the beginning again when the text is over; None reads the text once."""
-    special_tokens: tuple[str, ...] = ("<|endoftext|>",)
+    special_tokens: Sequence[str] = ("<|endoftext|>",)
     """Control tokens, last in the vocabulary; the first one is the end of a text."""
     seed: int = 0
     """Of the draws that decide what is memorised."""
@@ -47,7 +48,8 @@ class LibConfig:
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise BadOption(f"{name} is {number}, expected at least 1", hint=f"leave {name} out for the default")
-        special = self.special_tokens
+        special = tuple(self.special_tokens)  # TOML and JSON make lists of them
+        object.__setattr__(self, "special_tokens", special)
         if len(set(special)) != len(special) or "" in special:
             raise BadOption(
                 f"special_tokens {special} holds an empty or a repeated token", hint="name each control token once"

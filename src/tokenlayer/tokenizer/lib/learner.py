@@ -60,8 +60,7 @@ class LibLearner:
     @staticmethod
     def from_state(state: Mapping[str, Any], *, compiled: bool | None = None) -> "LibLearner":
         """Rebuilds a learner from what `state` gave; it goes on with the same draws."""
-        special = tuple(state["config"]["special_tokens"])
-        learner = LibLearner(LibConfig(**{**state["config"], "special_tokens": special}), compiled=compiled)
+        learner = LibLearner(LibConfig(**state["config"]), compiled=compiled)
         memory = learner._memory
         nodes = dict(zip(state["lexicon"], memory.add(state["lexicon"]), strict=True))
         memory.tables.counts[STEP] = state["steps"]
