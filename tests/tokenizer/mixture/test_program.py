@@ -96,14 +96,16 @@ def test_own_training_text_needs_no_slack_at_the_true_mixture():
     assert np.all(sizes <= high + 1e-6)
 
 
-def test_excesses_are_all_leads(toy):
+@pytest.mark.parametrize("depth", [1, 3])
+def test_excesses_are_all_leads(toy, depth):
     """Every (merge, pair) that leads is covered by an entry of its pair that leads at least as much."""
     rules, transcripts = toy
     competition = Competition(transcripts, rules)
     shares = np.array([0.7, 0.2, 0.1])
     draw = np.random.default_rng(0)
     merge_slack, pair_slack = draw.uniform(0, 2000, len(rules)), draw.uniform(0, 9000, len(competition.pairs))
-    found = competition.excesses(shares, merge_slack, pair_slack, 1e-6)
+    found = competition.excesses(shares, merge_slack, pair_slack, 1e-6, depth=depth)
+    assert len({(s, p) for s, p in zip(found.step, found.pair, strict=True)}) == len(found.step)
     best = {}
     for step, pair, by in zip(found.step, found.pair, found.by, strict=True):
         key = int(competition.pairs[pair])
@@ -217,6 +219,16 @@ def test_a_time_limit_ends_with_a_gap(toy):
     found = solve(Competition(transcripts, rules), MixtureConfig(per_round=2, seconds=1e-9, range_slack=0.0))
     whole = solve(Competition(transcripts, rules), MixtureConfig(range_slack=0.0))
     assert found.rounds == 1
+    assert found.objective <= whole.objective <= found.objective + found.gap
+
+
+def test_a_wanted_gap_ends_before_the_optimum(toy):
+    rules, transcripts = toy
+    competition = Competition(transcripts, rules)
+    found = solve(competition, MixtureConfig(per_round=20, gap=0.5, range_slack=0.0))
+    whole = solve(competition, MixtureConfig(per_round=20, range_slack=0.0))
+    assert found.rounds < whole.rounds
+    assert 0 < found.gap <= 0.5 * found.objective
     assert found.objective <= whole.objective <= found.objective + found.gap
 
 

@@ -8,7 +8,7 @@ import typer
 from tokenlayer.app.cli import common
 
 EXAMPLE = """\b
-Needs: pip install 'tokenlayer[lp]' (and 'tokenlayer[fast]' for large samples)
+Needs: pip install 'tokenlayer\\[lp]' (and 'tokenlayer\\[fast]' for large samples)
 Example:
   tokenlayer tokenizer mixture gpt2/tokenizer.json --category en=english.txt --category code=src/ --cache counts
 """

@@ -101,6 +101,8 @@ class Competition:
         merge_slack: Float64[np.ndarray, " merges"],
         pair_slack: Float64[np.ndarray, " pairs"],
         tolerance: float,
+        *,
+        depth: int = 1,
     ) -> Excess:
         """Finds the pairs that lead a merge by more than both slacks and a tolerance.
 
@@ -109,9 +111,11 @@ class Competition:
             merge_slack: of each merge, in millionths.
             pair_slack: of each pair.
             tolerance: in millionths.
+            depth: 1 gives the weakest merge of each stretch, 2 also the weakest ones before and after it, and so on.
 
         Returns:
-            One entry for each stretch that leads; empty exactly when no constraint is violated.
+            Entries for each stretch that leads; none exactly when no constraint is violated. The largest entry of a
+            pair is its largest lead.
         """
         bar = np.where(self.competes, self.merge_counts @ shares + merge_slack, np.inf)
         value = np.cumsum(self._changes @ shares)
@@ -119,10 +123,18 @@ class Competition:
         value -= pair_slack[self._pair]
         near = np.flatnonzero((value > bar.min() + tolerance) & self._counts)
         lows = _RangeMinima(bar)
-        step = lows.argmin(self._start[near], self._end[near])
-        by = value[near] - bar[step]
-        leads = by > tolerance
-        return Excess(step[leads], self._pair[near][leads], by[leads])
+        found: list[Excess] = []
+        start, end, pair, value = self._start[near], self._end[near], self._pair[near], value[near]
+        for _ in range(depth):
+            step = lows.argmin(start, end)
+            by = value - bar[step]
+            leads = by > tolerance
+            start, end, pair, value, step = (one[leads] for one in (start, end, pair, value, step))
+            found.append(Excess(step, pair, by[leads]))
+            left, right = step > start, step + 1 < end
+            start, end = np.concatenate([start[left], step[right] + 1]), np.concatenate([step[left], end[right]])
+            pair, value = (np.concatenate([one[left], one[right]]) for one in (pair, value))
+        return Excess(*(np.concatenate([getattr(one, name) for one in found]) for name in ("step", "pair", "by")))
 
     @cached_property
     def _end(self) -> Steps:

@@ -12,7 +12,7 @@ SENTENCEPIECE = "sentencepiece"
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Defaults are those of the paper and its released code.
+    """Defaults are those of the paper and its released code where they bear on the answer.
 
     Raises:
         BadOption: a value outside its range.
@@ -28,8 +28,10 @@ class MixtureConfig:
     """A published one or `sentencepiece`, in place of the tokenizer's own."""
     drop_space_runs: bool = False
     """Leave out merges that make runs of one white-space character: Gemma's were made by hand."""
-    per_step: int = 10
-    """At most this many new competitors of one merge a round."""
+    depth: int = 3
+    """A pair is set against the weakest merge of a stretch, the weakest before and after it, and so on."""
+    per_step: int = 4
+    """At most this many new competitors of one merge a round; the released code has 10, at every merge."""
     per_round: int = 4_000
     """About this many new rows a round; the released code stops a round at 100."""
     tolerance: float = 1e-6
@@ -51,7 +53,14 @@ class MixtureConfig:
         choose("unit", self.unit, UNITS)
         if self.pre_tokenizer is not None:
             choose("pre-tokenizer", self.pre_tokenizer, (*PRE_TOKENIZERS, SENTENCEPIECE))
-        for name, least in (("merges", 1), ("first_merge", 0), ("per_step", 1), ("per_round", 1), ("bootstrap", 0)):
+        for name, least in (
+            ("merges", 1),
+            ("first_merge", 0),
+            ("depth", 1),
+            ("per_step", 1),
+            ("per_round", 1),
+            ("bootstrap", 0),
+        ):
             if getattr(self, name) < least:
                 raise BadOption(f"{name} is {getattr(self, name)}, expected at least {least}", hint=f"leave {name} out")
         if self.parts < 2:

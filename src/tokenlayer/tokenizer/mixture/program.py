@@ -64,7 +64,7 @@ def solve(
     deadline = np.inf if config.seconds is None else time.monotonic() + config.seconds
     rounds = 0
     while True:
-        found = program.violated(config.tolerance)
+        found = program.violated(config.tolerance, config.depth)
         gap = _gap(found, len(competition.pairs))
         near = rounds > 0 and gap <= config.gap * program.slack
         if not len(found.step) or near or (rounds and time.monotonic() > deadline):
@@ -119,9 +119,9 @@ class _Program:
         """All slacks in all, in millionths."""
         return float(self.merge_slack.sum() + self.pair_slack.sum())
 
-    def violated(self, tolerance: float) -> Excess:
+    def violated(self, tolerance: float, depth: int) -> Excess:
         """The constraints that the last answer violates, without those that are rows: the solver's tolerance."""
-        found = self._competition.excesses(self.shares, self.merge_slack, self.pair_slack, tolerance)
+        found = self._competition.excesses(self.shares, self.merge_slack, self.pair_slack, tolerance, depth=depth)
         return found.at(np.flatnonzero(~np.isin(self._keys(found), self._rows)))
 
     def add(self, chosen: Excess) -> None:
