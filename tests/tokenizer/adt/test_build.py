@@ -12,6 +12,7 @@ from tokenlayer.tokenizer.adt.build import (
     build_instances,
     check,
     instance_of,
+    matched,
     read_instances,
     write_jsonl,
     writer_prompt,
@@ -59,6 +60,16 @@ def test_traps_that_are_cut_right_make_matched_instances():
     built = build_instances(right, resists, lang="en")
     assert built.instances
     assert {one.cut for one in built.instances} == {"right"}
+
+
+def test_matched_instances_ask_for_the_same_word_and_are_taken_once():
+    found = own_set()[:6]
+    right = [replace(one, id=f"{one.id}-right", cut="right") for one in (*reversed(found), found[0])]
+    pairs = matched(found, right)
+    assert len(pairs) == len({id(one) for one in pairs}) == 6
+    assert all(a.words.index(a.answer) == b.words.index(b.answer) for a, b in zip(found, pairs, strict=True))
+    assert matched(found[:1], right)[0].words == found[0].words
+    assert len(matched(found, right[:2])) == 2
 
 
 def bad(**changes):

@@ -7,6 +7,7 @@ import typer
 from tokenlayer.app.cli import common
 from tokenlayer.app.cli import lib as lib_command
 from tokenlayer.app.cli import mixture as mixture_command
+from tokenlayer.app.cli import traps as traps_command
 
 app = typer.Typer(help="Make a tokenizer from your own text.")
 
@@ -76,3 +77,4 @@ def learn(
 app.command("lib", epilog=lib_command.EXAMPLE)(lib_command.lib)
 app.command("lib-encode", epilog=lib_command.ENCODE_EXAMPLE)(lib_command.lib_encode)
 app.command("mixture", epilog=mixture_command.EXAMPLE)(mixture_command.mixture)
+app.command("traps", epilog=traps_command.EXAMPLE)(traps_command.traps)

@@ -159,6 +159,28 @@ def check(instance: Instance | None, tokenizer: LoadedTokenizer, *, wrong: bool)
     return ""
 
 
+def matched(instances: Sequence[Instance], right: Sequence[Instance]) -> list[Instance]:
+    """For each instance one that is cut right, asks for the same of its two words, and is as long as can be had.
+
+    Args:
+        instances: traps that were confirmed.
+        right: instances that are cut right; each is taken once.
+
+    Returns:
+        At most as many as there are instances; fewer when `right` runs out.
+    """
+    left, found = list(right), list[Instance]()
+    for one in instances:
+        side, sizes = one.words.index(one.answer), _sizes(one)
+        same = [r for r in left if r.words.index(r.answer) == side] or left
+        if not same:
+            break
+        best = min(same, key=lambda r: sum(abs(a - b) for a, b in zip(_sizes(r), sizes, strict=True)))
+        left.remove(best)
+        found.append(best)
+    return found
+
+
 def check_text(instance: Instance) -> str:
     """Returns why sentence and question are no good whatever the tokenizer, or an empty string."""
     of, glued = language(instance.lang), "".join(instance.words)
@@ -262,6 +284,10 @@ def _written(pair: Pair, of: Language, asked: int, writer: Writer) -> tuple[Inst
 
 def _names(text: str, word: str, spaced: bool) -> bool:
     return f" {word} " in f" {text} " if spaced else word in text
+
+
+def _sizes(one: Instance) -> tuple[int, int, int]:
+    return len(one.words[0]), len(one.words[1]), len(one.trap_answer)
 
 
 def _seam(trap: Trap) -> int:
