@@ -49,6 +49,17 @@ class System:
 
 SYSTEMS: tuple[System, ...] = (
     System(
+        slug="mixture",
+        room="tokenizer",
+        title="shares of languages and code in a tokenizer's training data, from the order of its merges",
+        paper="Hayase et al., Data Mixture Inference: What do BPE Tokenizers Reveal about their Training Data?, 2024",
+        year=2024,
+        entry="tokenlayer.tokenizer.mixture.infer:infer_mixture",
+        command="tokenizer mixture",
+        config="tokenlayer.tokenizer.mixture.config:MixtureConfig",
+        extra="lp",
+    ),
+    System(
         slug="pieces",
         room="transfer",
         title="rows as the mean of the source tokens that spell a new one",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import tiny_swaps
+from tests.contract import mixture_case
 from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
 from tests.toy_vectors import toy_vectors
@@ -286,6 +287,7 @@ def dynamic_case() -> Case:
 
 
 CASES = {
+    "mixture": Case(mixture_case.run, mixture_case.BAD_INPUTS),
     "dynamic": dynamic_case(),
     "zett": hypernet_case(),
     "pieces": swap_case("pieces", seeded=False),
