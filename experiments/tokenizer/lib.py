@@ -72,6 +72,7 @@ def lib(train: list[str], held: list[str], config: LibConfig, passes: int, look:
     tokenizer = LibTokenizer(kept)
     tokens = [token for line in held for token in tokenizer.tokenize(line)]
     row = row_of(tokens, sum(map(len, held)), len(kept), began)
+    row["bytes"] = sum(token not in tokenizer.rank for token in tokens)
     words = sum(len(chunk.split()) > 1 for chunk in kept)
     return {**row, "steps": steps, "looks": looks, "several words": words, "learned": len(learner.chunks)}, tokenizer
 
@@ -84,7 +85,7 @@ def longest_match(held: list[str], tokenizer: LibTokenizer) -> dict:
         at = 0
         while at < len(line):
             found = next((line[at : at + n] for n in range(most, 0, -1) if line[at : at + n] in known), line[at])
-            tokens.append(found)
+            tokens += [found] if found in known else [f"<{byte}>" for byte in found.encode()]
             at += len(found)
     return row_of(tokens, sum(map(len, held)), len(known), began)
 
@@ -146,14 +147,12 @@ class Log:
         print(self.rows[-1], flush=True)
 
 
-def one(log: Log, language: str, path: str, seed: int, args: argparse.Namespace) -> None:
-    """All arms of one language and seed."""
-    arms = ["LiB", "LiB, tokenizer.json", "LiB, longest match", *ARMS, *ABLATIONS]
-    if all(log.has(language, seed, arm) for arm in arms):
+def compared(log: Log, language: str, path: str, seed: int, args: argparse.Namespace) -> None:
+    """LiB and its baselines on one language and seed."""
+    if all(log.has(language, seed, arm) for arm in ("LiB", "LiB, tokenizer.json", "LiB, longest match", *ARMS)):
         return
     train, held = split(path, args.chars, seed)
-    config = {"seed": seed, "article": args.article, "life": args.life, "out_rate": args.out_rate}
-    row, tokenizer = lib(train, held, LibConfig(**config), args.passes, seed == args.seeds[0])
+    row, tokenizer = lib(train, held, LibConfig(seed=seed, **numbers(args)), args.passes, seed == args.seeds[0])
     log.add(language, seed, "LiB", {**row, "lines": len(train), "held": sum(map(len, held))})
     cut = compare(tokenizer, held)
     share = cut.other / cut.lines
@@ -162,9 +161,19 @@ def one(log: Log, language: str, path: str, seed: int, args: argparse.Namespace)
     for arm, run in ARMS.items():
         if not log.has(language, seed, arm):
             log.add(language, seed, arm, run(train, held, row["vocab"]))
+
+
+def ablated(log: Log, language: str, path: str, seed: int, args: argparse.Namespace) -> None:
+    """LiB with one part switched off at a time."""
+    train, held = split(path, args.chars, seed)
     for arm, changes in ABLATIONS.items():
         if not log.has(language, seed, arm):
-            log.add(language, seed, arm, lib(train, held, LibConfig(**config, **changes), args.passes, False)[0])
+            config = LibConfig(seed=seed, **numbers(args), **changes)
+            log.add(language, seed, arm, lib(train, held, config, args.passes, False)[0])
+
+
+def numbers(args: argparse.Namespace) -> dict:
+    return {"article": args.article, "life": args.life, "out_rate": args.out_rate}
 
 
 def table(rows: list[dict]) -> None:
@@ -192,9 +201,9 @@ def table(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", action="append", required=True, metavar="LANGUAGE=PATH")
-    parser.add_argument("--chars", type=int, default=600_000, help="Characters of each text.")
+    parser.add_argument("--chars", type=int, default=200_000, help="Characters of each text.")
     parser.add_argument("--passes", type=int, default=10, help="How often LiB reads the text.")
-    parser.add_argument("--article", type=int, default=200)
+    parser.add_argument("--article", type=int, default=50)
     parser.add_argument("--life", type=int, default=10)
     parser.add_argument("--out-rate", type=float, default=1e-4)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -205,9 +214,10 @@ def main() -> None:
         args.chars, args.seeds, args.passes, args.article, args.life = 30_000, [0], 2, 40, 4
     args.out.mkdir(parents=True, exist_ok=True)
     log = Log(args.out / "runs.jsonl")
-    for seed in args.seeds:
-        for spec in args.texts:
-            one(log, *spec.split("=", 1), seed, args)
+    for part in (compared, ablated):
+        for seed in args.seeds:
+            for spec in args.texts:
+                part(log, *spec.split("=", 1), seed, args)
     table(log.rows)
 
 
