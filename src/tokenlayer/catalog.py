@@ -112,6 +112,16 @@ SYSTEMS: tuple[System, ...] = (
         command="transfer hypernet",
         config="tokenlayer.transfer.zett.config:ZettConfig",
     ),
+    System(
+        slug="lib",
+        room="tokenizer",
+        title="a ranked lexicon of subwords, words and multi-word chunks, learned online",
+        paper="Yang, Rethinking Tokenization: Crafting Better Tokenizers for Large Language Models, 2024",
+        year=2024,
+        entry="tokenlayer.tokenizer.lib.learn:learn_lib",
+        command="tokenizer lib",
+        config="tokenlayer.tokenizer.lib.config:LibConfig",
+    ),
 )
 
 

@@ -1,5 +1,7 @@
 """One small case for each system of the catalogue: a run, and inputs that must be refused."""
 
+import json
+import random
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
 from tests.toy_vectors import toy_vectors
 
-from tokenlayer.app import api, dynamic
+from tokenlayer.app import api, dynamic, lib
 from tokenlayer.data.vector_files import write_fasttext
 
 
@@ -286,7 +288,43 @@ def dynamic_case() -> Case:
     )
 
 
+def lib_case() -> Case:
+    """The case of LiB: a lexicon from a few hundred lines of five languages."""
+
+    def learn(folder: Path, *, text: str | None = None, **given: object) -> Path:
+        draw, words = random.Random(0), " ".join(SENTENCES.values()).split()
+        lines = "\n".join(" ".join(draw.choices(words[:40], k=6)) for _ in range(200))
+        sources = given.pop("sources", [str(written(folder / "text.txt", lines if text is None else text))])
+        lib.lib(sources, given.pop("out", folder / "out"), **{"article": 20, "life": 3, **given})
+        return folder / "out"
+
+    return Case(
+        run=lambda folder, seed: json.dumps(
+            json.loads((learn(folder, seed=seed) / "lib.json").read_text())["lexicon"]
+        ).encode(),
+        bad_inputs=(
+            ("no such text", lambda folder: learn(folder, sources=[str(folder / "no.txt")]), "no.txt"),
+            ("a blank text", lambda folder: learn(folder, text=" \n\n"), "there is no text to learn from"),
+            ("a text that is too short", lambda folder: learn(folder, text="ab\n"), "left probation within 1 articles"),
+            ("a rate above one", lambda folder: learn(folder, in_rate=1.5), "in_rate is 1.5, expected a share"),
+            ("no life", lambda folder: learn(folder, life=0), "life is 0, expected at least 1"),
+            ("a token twice", lambda folder: learn(folder, special_tokens=("<s>", "<s>")), "a repeated token"),
+            ("a start that is none", lambda folder: learn(folder, start=folder), "there is no lib.json"),
+            ("a folder that is taken", lambda folder: learn(folder, out=folder), "exists and holds"),
+            ("text that is not UTF-8", lambda folder: learn(folder, sources=[str(latin(folder))]), "latin.txt"),
+        ),
+        seeded=True,
+    )
+
+
+def latin(folder: Path) -> Path:
+    """A file in Latin-1."""
+    (folder / "latin.txt").write_bytes("né\n".encode("latin-1") * 50)
+    return folder / "latin.txt"
+
+
 CASES = {
+    "lib": lib_case(),
     "mixture": Case(mixture_case.run, mixture_case.BAD_INPUTS),
     "dynamic": dynamic_case(),
     "zett": hypernet_case(),
