@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from tokenlayer.app.cli import common, transfer
+from tokenlayer.app.cli import serve as serve_command
 from tokenlayer.catalog import ROOMS
 from tokenlayer.core.errors import TokenLayerError
 
@@ -40,6 +41,7 @@ app = typer.Typer(
 for _room, _help in ROOMS.items():
     app.add_typer(typer.Typer(), name=_room, help=_help, rich_help_panel="Rooms")
 app.command("swap", epilog=transfer.EXAMPLE)(transfer.swap)
+app.command("serve", epilog=serve_command.EXAMPLE)(serve_command.serve)
 
 
 def _print_version(wanted: bool) -> bool:
