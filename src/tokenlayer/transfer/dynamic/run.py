@@ -179,7 +179,6 @@ def build_big_vocab(
     check_free(out, force=force)
     if not model.decoder:
         raise BadOption("only a decoder generates from a vocabulary")
-    report = Report(title=f"a vocabulary of {len(model.tokenizer.vocab) + len(tokens):,} tokens")
     began = time.perf_counter()
 
     def tell(done: int, total: int) -> None:
@@ -194,6 +193,7 @@ def build_big_vocab(
     predicted = time.perf_counter()
     kind = IndexConfig.named(index, len(big))
     big = big.index(kind, _states(model, big, states) if states and kind.kind == "screen" else None)
+    report = Report(title=f"a vocabulary of {len(big):,} tokens")
     report.add("tokens", len(big), baseline=big.own)
     report.add("cut to what the hypernetwork reads", len(model.rows.cut(big.vocab.tokens[big.own :])))
     report.add("predicting", predicted - began, "s")
