@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tokenlayer.app.cli import audit as audit_command
 from tokenlayer.app.cli import common
 from tokenlayer.app.cli import lib as lib_command
 from tokenlayer.app.cli import mixture as mixture_command
@@ -78,3 +79,5 @@ app.command("lib", epilog=lib_command.EXAMPLE)(lib_command.lib)
 app.command("lib-encode", epilog=lib_command.ENCODE_EXAMPLE)(lib_command.lib_encode)
 app.command("mixture", epilog=mixture_command.EXAMPLE)(mixture_command.mixture)
 app.command("traps", epilog=traps_command.EXAMPLE)(traps_command.traps)
+app.command("audit", epilog=audit_command.EXAMPLE)(audit_command.audit)
+app.command("compare", epilog=audit_command.COMPARE_EXAMPLE)(audit_command.compare)

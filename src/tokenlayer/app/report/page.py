@@ -54,11 +54,18 @@ def html_page(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
+    from tokenlayer.app.report.audit import audit_drawings
+
     environment.filters |= {"cell": cell, "visible": visible, "lines": _lines}
     found: str = environment.get_template("page.html.j2").render(
         report=report,
         facts=_facts(report),
-        plots=[*_comparisons(report), *_units(report), *(plot for draw in DRAWN if (plot := draw(report)))],
+        plots=[
+            *_comparisons(report),
+            *_units(report),
+            *audit_drawings(report),
+            *(plot for draw in DRAWN if (plot := draw(report))),
+        ],
         tables=[t for t in report.tables if t.name not in PLACED and t.rows],
         worst=_find_table(report, "worst cases"),
         roles=_find_table(report, "special roles"),

@@ -41,10 +41,10 @@ def folded(rows: Mapping[str, Mapping[str, float]], most: float) -> tuple[list[s
         rows: label -> name -> percent.
         most: a name with at most this everywhere is folded.
     """
-    largest: Counter[str] = Counter()
+    largest: dict[str, float] = {}
     for row in rows.values():
         for name, value in row.items():
-            largest[name] = max(largest[name], value)
+            largest[name] = max(largest.get(name, 0.0), value)
     kept = [name for name, value in sorted(largest.items(), key=lambda one: (-one[1], one[0])) if value > most]
     small = [name for name in largest if name not in set(kept)]
     lines = [[row.get(name, 0.0) for name in kept] for row in rows.values()]
