@@ -3,7 +3,7 @@
     python experiments/tokenizer/adt.py mining --tokenizers DIR --corpus en=TEXT --lexicon zh=dict.txt --out RUNS
     python experiments/tokenizer/adt.py model --model DIR --corpus en=TEXT --out RUNS
 
-`mining`: for each tokenizer.json one folder below DIR, of 4,000 random candidates the share that is really cut wrongly,
+`mining`: for each tokenizer.json one folder below DIR, of some random candidates the share that is really cut wrongly,
 the share of them that other tokenizers cut wrongly too, and the share of random pairs of words that is cut wrongly.
 `model`: two-choice questions for three draws of instances, glued, with a gap (control), and with the boundary forced;
 the same for pairs that are cut right. One line of each run is kept in `RUNS/runs.jsonl`; what is there is not repeated.
@@ -76,7 +76,7 @@ def mine_all(args, keep) -> None:
     tokenizers = {
         path.parent.name: load_tokenizer(path.parent) for path in sorted(args.tokenizers.glob("*/tokenizer.json"))
     }
-    n = 200 if args.quick else 4000
+    n = 200 if args.quick else args.tried
     for lang, lexicon in lexicons(args.corpus, args.lexicon, 1 if args.quick else 5).items():
         for name, tokenizer in tokenizers.items():
             key = {"part": "mining", "lang": lang, "tokenizer": name}
@@ -215,6 +215,7 @@ def main() -> None:
     parser.add_argument("--corpus", action="append", default=[], metavar="LANG=TEXT", help="Counted for its words.")
     parser.add_argument("--lexicon", action="append", default=[], metavar="LANG=FILE")
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--tried", type=int, default=4000, help="Candidates of each tokenizer and language.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--instances", type=int, default=100, help="Of each draw and kind of cut.")
     parser.add_argument("--out", type=Path, required=True)

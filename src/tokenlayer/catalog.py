@@ -60,6 +60,17 @@ SYSTEMS: tuple[System, ...] = (
         extra="lp",
     ),
     System(
+        slug="adt",
+        room="tokenizer",
+        title="words that a tokenizer cuts wrongly when they stand together, and questions about them",
+        paper="Wang et al., Tokenization Matters! Degrading Large Language Models through Challenging Their "
+        "Tokenization, 2024",
+        year=2024,
+        entry="tokenlayer.tokenizer.adt.mine:mine_traps",
+        command="tokenizer traps",
+        config="tokenlayer.tokenizer.adt.mine:AdtConfig",
+    ),
+    System(
         slug="pieces",
         room="transfer",
         title="rows as the mean of the source tokens that spell a new one",

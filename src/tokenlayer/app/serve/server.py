@@ -185,7 +185,7 @@ def _text_of(said: Any) -> str:
 
 def _texts_of(said: Any) -> list[tuple[str, str]]:
     texts = said.get("texts") if isinstance(said, dict) else None
-    pairs = texts if isinstance(texts, list) else [None]
+    pairs: list[Any] = texts if isinstance(texts, list) else [None]
     if not all(isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) for s in p) for p in pairs):
         raise BadText("the request has no 'texts'", hint='send {"texts": [["en", "..."], ["de", "..."]]}')
     return [(p[0], p[1]) for p in pairs]
