@@ -124,6 +124,16 @@ SYSTEMS: tuple[System, ...] = (
         config="tokenlayer.transfer.zett.config:ZettConfig",
     ),
     System(
+        slug="dynamic",
+        room="transfer",
+        title="tokens merged by what is frequent in a batch, their rows predicted on the fly",
+        paper="Feher, Vulić and Minixhofer, Retrofitting Large Language Models with Dynamic Tokenization, ACL 2025",
+        year=2025,
+        entry="tokenlayer.transfer.dynamic.model:DynamicModel",
+        command="transfer dynamic",
+        config="tokenlayer.transfer.dynamic.model:DynamicConfig",
+    ),
+    System(
         slug="lib",
         room="tokenizer",
         title="a ranked lexicon of subwords, words and multi-word chunks, learned online",
