@@ -143,6 +143,18 @@ SYSTEMS: tuple[System, ...] = (
         command="tokenizer lib",
         config="tokenlayer.tokenizer.lib.config:LibConfig",
     ),
+    System(
+        slug="qtok",
+        room="tokenizer",
+        title="vocabularies by kind, script and language of their entries, and what they share",
+        paper="Chelombitko, Safronov and Komissarov, Qtok: A Comprehensive Framework for Evaluating Multilingual "
+        "Tokenizer Quality in Large Language Models, 2024",
+        year=2024,
+        entry="tokenlayer.tokenizer.qtok.audit:qtok",
+        command="tokenizer compare",
+        config="tokenlayer.tokenizer.qtok.config:QtokConfig",
+        extra="languages",
+    ),
 )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import tiny_swaps
-from tests.contract import adt_case, mixture_case
+from tests.contract import adt_case, mixture_case, qtok_case
 from tests.tiny_hypernets import hypernet_folder
 from tests.tiny_tokenizers import FAMILIES, SENTENCES, write
 from tests.toy_vectors import toy_vectors
@@ -325,8 +325,9 @@ def latin(folder: Path) -> Path:
 
 CASES = {
     "adt": Case(adt_case.run, adt_case.BAD_INPUTS, seeded=True),
-    "lib": lib_case(),
     "mixture": Case(mixture_case.run, mixture_case.BAD_INPUTS),
+    "lib": lib_case(),
+    "qtok": Case(qtok_case.run, qtok_case.BAD_INPUTS),
     "dynamic": dynamic_case(),
     "zett": hypernet_case(),
     "pieces": swap_case("pieces", seeded=False),

@@ -115,10 +115,11 @@ def _not_empty(documents: Iterable["Document"]) -> Iterator["Document"]:
     Raises:
         BadText: there were sources, but no text in them.
     """
-    n = 0
-    for n, document in enumerate(documents, 1):
+    said_something = False
+    for document in documents:
+        said_something = said_something or bool(document.text.strip())
         yield document
-    if not n and documents != ():
+    if not said_something and documents != ():
         raise BadText("there is no text to measure on: all documents are empty", hint="check --text and --parallel")
 
 

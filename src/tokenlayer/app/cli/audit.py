@@ -9,13 +9,16 @@ from tokenlayer.app.cli import common
 
 EXAMPLE = """\b
 Example:
-  tokenlayer tokenizer audit qwen3/tokenizer.json --text de:news.txt --out audit-qwen3
-Languages of Latin and Cyrillic entries: pip install 'tokenlayer[languages]'; the page: 'tokenlayer[report]'
+  tokenlayer tokenizer audit qwen3 --text de:news.txt --out audit-qwen3
+Languages of entries: pip install 'tokenlayer\\[languages]'
+The page with drawings: pip install 'tokenlayer\\[report]'
 """
 COMPARE_EXAMPLE = """\b
 Example:
-  tokenlayer tokenizer compare llama3 qwen3 gemma3 --parallel en:udhr/eng.txt --parallel uk:udhr/ukr.txt --out report
-Languages of Latin and Cyrillic entries: pip install 'tokenlayer[languages]'; the page: 'tokenlayer[report]'
+  tokenlayer tokenizer compare llama3 qwen3 --parallel en:eng.txt \\
+      --parallel uk:ukr.txt --out report
+Languages of entries: pip install 'tokenlayer\\[languages]'
+The page with drawings: pip install 'tokenlayer\\[report]'
 """
 Text = Annotated[list[str] | None, typer.Option("--text", help="[GROUP:]PATH to measure on. Repeat for more.")]
 Parallel = Annotated[
