@@ -82,6 +82,16 @@ def test_chunks_are_cut_as_the_text_is(name, text):
     assert [p for chunk in cutter.chunks(text) for p in cutter(chunk)] == cutter(text)
 
 
+@given(st.lists(st.text(st.sampled_from("ab1 .\n\u00a0é"), max_size=8), max_size=8))
+def test_joined_chunks_have_the_pre_tokens_of_each(texts):
+    cutter = CUTTERS["cl100k"]
+    cutter._unchecked = 0
+    chunks = [chunk for text in texts for chunk in cutter.chunks(text)]
+    joined = list(cutter.joined(chunks))
+    assert "".join(joined) == "".join(chunks)
+    assert [p for text in joined for p in cutter(text)] == [p for chunk in chunks for p in cutter(chunk)]
+
+
 def test_a_chunk_is_cut_once_however_often_it_occurs():
     class Counting(Cutter):
         asked: ClassVar[list[str]] = []

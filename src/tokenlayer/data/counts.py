@@ -153,7 +153,7 @@ def count_pretokens(documents: Iterable[Document], pre_tokenize: PreTokenize) ->
             chunks.add(document, found)
         if n == judged_at:
             judged_at *= 2
-            if chunks is not None:
+            if chunks is not None and not chunks.repeat:
                 chunks.cut_into(found)
             if not found.pays:
                 return _stopped(found)
@@ -169,13 +169,16 @@ class _Chunks:
         self.pre_tokenize = pre_tokenize
         self.counts: dict[str, Counter[str]] = {}
         self.seen = 0
+        self.total = 0
 
     def add(self, document: Document, found: PretokenCounts) -> None:
         """Counts the chunks of a document; cuts them all into `found` when they are many."""
         mine = self.counts.setdefault(document.group, Counter())
         before = len(mine)
-        mine.update(self.pre_tokenize.chunks(document.text))
+        chunks = self.pre_tokenize.chunks(document.text)
+        mine.update(chunks)
         self.seen += len(mine) - before
+        self.total += len(chunks)
         if self.seen > MOST_CHUNKS:
             self.cut_into(found)
 
@@ -183,10 +186,19 @@ class _Chunks:
         """Moves what was counted into `found`, as pre-tokens."""
         for group, chunks in self.counts.items():
             mine = found.counts[group]
+            alike: dict[int, list[str]] = {}
             for chunk, times in chunks.items():
-                for pretoken in self.pre_tokenize(chunk):
-                    mine[pretoken] += times
-        self.counts, self.seen = {}, 0
+                alike.setdefault(times, []).append(chunk)
+            for times, some in alike.items():
+                for text in self.pre_tokenize.joined(some):
+                    for pretoken, n in Counter(self.pre_tokenize(text)).items():
+                        mine[pretoken] += n * times
+        self.counts, self.seen, self.total = {}, 0, 0
+
+    @property
+    def repeat(self) -> bool:
+        """Whether chunks repeat so much that their pre-tokens do."""
+        return self.seen <= PAYS_BELOW * self.total
 
 
 def count_sources(
