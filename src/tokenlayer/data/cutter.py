@@ -33,7 +33,7 @@ DIGITS_GPT2 = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=
 """Digits one by one, then GPT-2, as one pattern."""
 CLASSES = (r"\p{L}", r"\p{N}", r"\p{M}", r"\s", r"\p{Lu}", r"\p{Ll}", r"\p{Lt}", r"\p{Lm}", r"\p{Lo}")
 """The character classes of the published patterns."""
-FOLDED = frozenset("ſﬀﬁﬂﬃﬄﬅﬆßẞİıK")
+FOLDED = frozenset("ſﬀﬁﬂﬃﬄﬅﬆßẞİı\u212a")
 """Characters whose case folding differs between regular expression libraries."""
 CHECKED_TEXTS = 32
 """Texts that are cut both ways first."""
@@ -107,17 +107,16 @@ class Cutter:
         return BEFORE_SPACE.split(text)
 
     def joined(self, chunks: Iterable[str]) -> Iterator[str]:
-        """Yields few texts that have the pre-tokens of all these chunks; cutting them is faster than one by one."""
-        block: list[str] = []
+        """Yields few texts that have the pre-tokens of all these chunks; cutting them is faster than one by one.
+
+        Chunks with characters of `FOLDED` are joined apart, because they take the slow way.
+        """
+        plain: list[str] = []
+        odd: list[str] = []
         for chunk in chunks:
-            if len(block) == JOINED or not (block and CONTINUES.match(chunk)):
-                yield from ["".join(block)] * bool(block)
-                block = []
-            block.append(chunk)
-            if not ENDS_OPEN.search(chunk):
-                yield "".join(block)
-                block = []
-        yield from ["".join(block)] * bool(block)
+            (odd if FOLDED.intersection(chunk) else plain).append(chunk)
+        yield from _joined(plain)
+        yield from _joined(odd)
 
     def lengths(self, pretokens: Sequence[str]) -> list[int]:
         """Returns the number of tokens of each pre-token that a call gave."""
@@ -160,6 +159,20 @@ class Cutter:
             self._disputed |= bad
             self._agreed |= new - bad
         return chars.isdisjoint(self._disputed)
+
+
+def _joined(chunks: list[str]) -> Iterator[str]:
+    """Joins each chunk that begins with a space to the one before it, where a text is cut again between them."""
+    block: list[str] = []
+    for chunk in chunks:
+        if len(block) == JOINED or not (block and CONTINUES.match(chunk)):
+            yield from ["".join(block)] * bool(block)
+            block = []
+        block.append(chunk)
+        if not ENDS_OPEN.search(chunk):
+            yield "".join(block)
+            block = []
+    yield from ["".join(block)] * bool(block)
 
 
 def _finder(stage: Any) -> Callable[[str], list[str]] | None:
