@@ -31,6 +31,7 @@ from tokenlayer.models.loading import PAD_COUNTS_POSITIONS, OpenedModel, load_mo
 from tokenlayer.models.losses import Head, captured_hidden, head_of
 from tokenlayer.models.outside_rows import OutsideRows
 from tokenlayer.models.tokenizer_files import LoadedTokenizer
+from tokenlayer.train.batches import padded
 from tokenlayer.transfer.dynamic.big_vocab import BigVocab
 from tokenlayer.transfer.dynamic.cache import CAPACITY, EmbeddingCache
 from tokenlayer.transfer.dynamic.generate import GenerateConfig, Generated, PrefillState, decode
@@ -320,18 +321,13 @@ class DynamicModel:
             prefilled: the prompts; their keys and values are used up.
             continuations: own token ids that follow each, at least one.
         """
-        longest = max(map(len, continuations))
         device = prefilled.hidden.device
-        ids = torch.zeros(len(continuations), longest, dtype=torch.int64)
-        real = torch.zeros(len(continuations), longest, dtype=torch.int64)
-        for n, row in enumerate(continuations):
-            ids[n, : len(row)], real[n, : len(row)] = torch.tensor(row, dtype=torch.int64), 1
-        ids, real = ids.to(device), real.to(device)
-        more: dict[str, Tensor] = {"attention_mask": torch.cat([prefilled.units.mask, real], dim=1)}
+        ids, real = padded(continuations, device)
+        more: dict[str, Tensor] = {"attention_mask": torch.cat([prefilled.units.mask, real.long()], dim=1)}
         if "position_ids" in self._accepted:
-            more["position_ids"] = prefilled.next_positions[:, None] + torch.arange(longest, device=device)
+            more["position_ids"] = prefilled.next_positions[:, None] + torch.arange(ids.shape[1], device=device)
         hidden = prefilled.hidden[:, None]
-        if longest > 1:
+        if ids.shape[1] > 1:
             more = {name: part[:, :-1] for name, part in more.items()}
             with captured_hidden(prefilled.head) as seen:
                 self.model(input_ids=ids[:, :-1], past_key_values=prefilled.past, use_cache=True, **more)
