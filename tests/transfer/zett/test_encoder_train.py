@@ -44,22 +44,28 @@ def config(tmp_path):
     return HypernetRun((f"en:{file}",), SMALL, arch="residual", keep_single=True)
 
 
-def test_it_learns_and_the_swapped_folder_has_its_rows(encoder, config, tmp_path):
-    config = replace(config, training=replace(SMALL, steps=32, identity_steps=6, warmup_steps=4))
+def test_it_learns_and_the_swapped_folder_has_its_rows(config, tmp_path):
+    encoder = model_with_tokenizer(
+        "bert_encoder", tmp_path / "encoder", "split-byte-level"
+    )  # a BPE is the same each time
+    training = replace(SMALL, steps=40, identity_steps=6, warmup_steps=4, rate=3e-2).without_noise()
+    config = replace(config, training=training)
     with opened_model(encoder, tmp_path) as source:
         objective = make_objective(source, config, print)
-    batch = objective.main_batch(0)
+    batches = [objective.main_batch(step) for step in range(6)]
     report = train_hypernet(encoder, tmp_path / "hn", config)
     told = report.metric("sentence vectors of sampled tokenizers, 1 - cosine")
-    assert 0 < told.value < told.baseline
+    assert 0 < told.value < 0.9 * told.baseline
     assert {"main", "spans", "aux"} <= {row[1] for row in report.table("losses").rows}
     network = load_hypernet(tmp_path / "hn").network
     found = []
     for state in (objective.network.state_dict(), network.state_dict()):
         objective.network.load_state_dict(state)
-        losses = objective.main_loss(batch)
-        found.append([float(losses[name].total.detach()) / losses[name].terms for name in ("main", "spans")])
-    assert found[1][1] < 0.9 * found[0][1]
+        losses = [objective.main_loss(batch) for batch in batches]
+        sums = {name: sum(float(one[name].total.detach()) / one[name].terms for one in losses) for name in losses[0]}
+        found.append(sums)
+    assert found[1]["spans"] < 0.95 * found[0]["spans"]
+    assert found[1]["main"] < 0.9 * found[0]["main"]
     target = write(tmp_path / "target", byte_level())
     api.swap(encoder, target, tmp_path / "out", init="zett", hypernet=tmp_path / "hn")
     vocab = load_tokenizer(tmp_path / "out").vocab
