@@ -9,10 +9,9 @@ from torch import Tensor
 from tokenlayer.core.errors import BadCheckpoint, BadOption, choose
 from tokenlayer.core.seeds import torch_generator
 from tokenlayer.core.vocab import ByteVocab
-from tokenlayer.models.blocks.ragged import Packed
 from tokenlayer.transfer.zett.decompose import Decomposer
 from tokenlayer.transfer.zett.files import SavedHypernet, check_source
-from tokenlayer.transfer.zett.network import Predicted
+from tokenlayer.transfer.zett.network import Predicted, mean_of_pieces
 from tokenlayer.transfer.zett.predict import Progress, language_number, predict
 
 METHODS = ("hypernet", "fvt", "random")
@@ -96,21 +95,13 @@ class UnitRows:
         if self.network is not None:
             rows = self.table[: self.network.config.vocab_size]
             return predict(self.network, pieces, rows, language=self.language, device=self.device, progress=progress)
-        made = self._means(pieces) if self.method == "fvt" else self._random(tokens)
+        means = self.method == "fvt"
+        made = mean_of_pieces(pieces, self.table, len(self.vocab)) if means else self._random(tokens)
         return Predicted(made[:, : self.dim], None if self.tied else made[:, self.dim :], None)
 
     def cut(self, tokens: Sequence[bytes]) -> list[int]:
         """Which tokens have more pieces than are read."""
         return self.decomposer.pieces(tokens)[1] if tokens else []
-
-    def _means(self, pieces: Packed) -> Tensor:
-        size = len(self.vocab)
-        rows = self.table[pieces.values.clamp(max=size - 1)]
-        known = pieces.values < size
-        if not bool(known.all()):  # bytes that no token stands for
-            rows = torch.where(known[:, None], rows, self.table.mean(dim=0))
-        total = torch.zeros(len(pieces), rows.shape[1]).index_add_(0, pieces.owners(), rows)
-        return total / pieces.lengths[:, None]
 
     def _random(self, tokens: Sequence[bytes]) -> Tensor:
         mean, spread, width = self.table.mean(dim=0), self.table.std(dim=0), self.table.shape[1]

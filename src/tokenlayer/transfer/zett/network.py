@@ -323,12 +323,7 @@ class Hypernet(nn.Module):
 
     def mean_rows(self, pieces: Packed, source: Float[Tensor, "vocab input_dim"]) -> Float[Tensor, "tokens input_dim"]:
         """Mean of the source rows of each token's pieces; bytes without a token count as the mean of all rows."""
-        known = pieces.values < self.config.vocab_size
-        rows = source[pieces.values.clamp(max=self.config.vocab_size - 1)].float()
-        if not bool(known.all()):
-            rows = torch.where(known[:, None], rows, source.float().mean(dim=0))
-        total = torch.zeros(len(pieces), rows.shape[1], device=rows.device)
-        return total.index_add_(0, pieces.owners(), rows) / pieces.lengths[:, None]
+        return mean_of_pieces(pieces, source, self.config.vocab_size)
 
     def _inputs(self, ids: Int[Tensor, " items"], source: Tensor) -> Tensor:
         size = self.config.vocab_size
@@ -343,6 +338,22 @@ class Hypernet(nn.Module):
         if self.output_block is not None and self.output_head is not None:
             found.append(self.output_head(self.output_block(hidden)).float())
         return found
+
+
+def mean_of_pieces(pieces: Packed, source: Float[Tensor, "vocab dim"], size: int) -> Float[Tensor, "tokens dim"]:
+    """Mean of the source rows of each token's pieces, in float32.
+
+    Args:
+        pieces: of each token; ids from `size` on are bytes without a token, which count as the mean of all rows.
+        source: the source rows.
+        size: how many of them stand for tokens.
+    """
+    known = pieces.values < size
+    rows = source[pieces.values.clamp(max=size - 1)].float()
+    if not bool(known.all()):
+        rows = torch.where(known[:, None], rows, source.float().mean(dim=0))
+    total = torch.zeros(len(pieces), rows.shape[1], device=rows.device)
+    return total.index_add_(0, pieces.owners(), rows) / pieces.lengths[:, None]
 
 
 def _with_last(x: Tensor, runs: list[tuple[int, int]], last: Tensor) -> Tensor:
